@@ -1,0 +1,57 @@
+"""embedkit turns images, texts and tables into vectors, and vectors into classifiers, small models and search.
+
+Each step is a stage, a plain function of artifacts and one settings object; each stage writes one versioned artifact.
+Importing embedkit imports no framework: the names below are loaded when they are first used.
+"""
+
+import importlib
+import logging
+import os
+from typing import Any
+
+# Before TensorFlow is loaded: Keras on TensorFlow, and none of TensorFlow's greetings on stderr.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+STAGES = {
+    "load_images": "embedkit.datasets",
+    "load_texts": "embedkit.datasets",
+    "load_table": "embedkit.datasets",
+    "import_encoder": "embedkit.encoders",
+    "make_control": "embedkit.controls",
+    "pretrain_autoencoder": "embedkit.autoencoder",
+    "embed": "embedkit.embedding",
+    "train_head": "embedkit.heads",
+    "build_index": "embedkit.index",
+}
+_NAMES = STAGES | {
+    "Artifact": "embedkit.artifacts",
+    "UserError": "embedkit.settings",
+    "Settings": "embedkit.settings",
+    "Encoder": "embedkit.encoders",
+    "search": "embedkit.index",
+    "Search": "embedkit.index",
+    "LoadImages": "embedkit.datasets",
+    "LoadTexts": "embedkit.datasets",
+    "LoadTable": "embedkit.datasets",
+    "ImportEncoder": "embedkit.encoders",
+    "MakeControl": "embedkit.controls",
+    "PretrainAutoencoder": "embedkit.autoencoder",
+    "Embed": "embedkit.embedding",
+    "TrainHead": "embedkit.heads",
+    "BuildIndex": "embedkit.index",
+    "Training": "embedkit.training",
+}
+__all__ = [*_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

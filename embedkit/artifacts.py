@@ -1,0 +1,389 @@
+"""Artifacts: what stages publish, and how a person or a program finds, checks and removes them.
+
+An artifact is a plain folder `<root>/<kind>/<name>/<version>/` that holds its files and a `manifest.json`. It is complete
+from the moment it can be seen, and never changes afterwards. `artifacts/README.md` documents the manifest field by field,
+so that it can be read without embedkit.
+
+A reference is `kind/name` (the newest version), `kind/name@version`, or any unambiguous prefix of a version.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from embedkit.settings import UserError, not_among
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n}\n\Z')
+DRAFTS = ".drafts"
+INPUTS = "inputs.json"
+"""In a draft: the references of what it is being made from."""
+
+
+class Metric(BaseModel):
+    """A measured number: its value, how many rows it was measured on, and its standard error where it has one."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    value: float
+    n: int
+    standard_error: float | None = None
+
+    def __str__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return f"{self.value:.4g}{error} (n={self.n:,})"
+
+
+class File(BaseModel):
+    """A file of an artifact, relative to its folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Input(BaseModel):
+    """An artifact that another was made from."""
+
+    role: str
+    ref: str
+    fingerprint: str
+
+
+class Manifest(BaseModel):
+    """All that is known of an artifact. Unknown fields are kept, so that newer manifests stay readable."""
+
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="strings")
+
+    kind: str
+    name: str
+    version: str
+    fingerprint: str
+    stage: str
+    revision: int
+    settings: dict[str, Any]
+    source: dict[str, Any] | None = None
+    inputs: list[Input] = []
+    decisions: dict[str, Any] = {}
+    rows: int | None = None
+    metrics: dict[str, Metric] = {}
+    verdict: str | None = None
+    notes: list[str] = []
+    details: dict[str, Any] = {}
+    files: list[File] = []
+    environment: dict[str, Any] = {}
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    created: str = ""
+
+    def sealed(self) -> bytes:
+        """The bytes of `manifest.json`: JSON whose last value is the SHA-256 of the text with 64 zeros in its place."""
+        fields = json.loads(self.model_dump_json()) | {"seal": "0" * 64}  # pydantic's own JSON, since NaN is none of Python's
+        body = json.dumps(fields, indent=1, ensure_ascii=False).encode() + b"\n"
+        return body.replace(b"0" * 64 + b'"\n}\n', hashlib.sha256(body).hexdigest().encode() + b'"\n}\n')
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over the names and checksums of the files: two artifacts with the same files have the same content."""
+        lines = sorted(f"{file.sha256} {file.path}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def default_root() -> Path:
+    """`$EMBEDKIT_ARTIFACTS`, else `artifacts/` in the working directory."""
+    return root_at(os.environ.get("EMBEDKIT_ARTIFACTS") or "artifacts")
+
+
+def root_at(root: Path | str | None) -> Path:
+    """The root that is meant, the default one for None, in one spelling."""
+    return Path(root).expanduser().resolve() if root else default_root()
+
+
+def parse_reference(reference: str) -> tuple[str, str, str]:
+    """Split `kind/name@version` into its three parts, the version empty where none was given.
+
+    Raises:
+        UserError: for anything but letters, digits, `.`, `_` and `-` around one slash and at most one `@`.
+    """
+    path, at, version = reference.partition("@")
+    parts = path.split("/")
+    if len(parts) != 2 or not all(NAME.fullmatch(part) for part in parts) or (at and not NAME.fullmatch(version)):
+        raise UserError(
+            f"{reference!r} is no reference; it must read kind/name or kind/name@version, of letters, digits, "
+            "'.', '_' and '-' only, such as vectors/reviews-minilm"
+        )
+    return parts[0], parts[1], version
+
+
+class Artifact:
+    """A published artifact: where it lies (`path`) and what its manifest says (`manifest`)."""
+
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path, self.manifest = path, manifest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        return f"Artifact({str(self)!r})"
+
+    @classmethod
+    def open(cls, reference: "str | Artifact", root: Path | str | None = None) -> "Artifact":
+        """The artifact that a reference names, in the given root or the default one.
+
+        Raises:
+            UserError: when the reference is malformed, unknown or ambiguous; the message names what there is.
+        """
+        if isinstance(reference, Artifact):
+            return reference
+        base = root_at(root)
+        kind, name, version = parse_reference(str(reference))
+        folders = versions(base / kind / name)
+        if not folders:
+            known = [f"{kind_}/{name_}" for kind_, name_ in _names(base)]
+            raise not_among("artifact", f"{kind}/{name}", known, hint=f"in {base}; see `embedkit artifacts list`")
+        fitting = [folder for folder in folders if folder.name.startswith(version)]
+        if not fitting:
+            raise not_among(f"version of {kind}/{name}", version, [folder.name for folder in folders])
+        if version and len(fitting) > 1 and version != fitting[-1].name:
+            names = ", ".join(folder.name for folder in fitting[:4])
+            raise UserError(f"{reference!r} fits {len(fitting)} versions ({names}); give more of the version")
+        return cls.at(fitting[-1])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """In a form and in JSON an artifact is its reference."""
+        opened = core_schema.no_info_plain_validator_function(cls.open, serialization=core_schema.to_string_ser_schema())
+        return core_schema.json_or_python_schema(core_schema.chain_schema([core_schema.str_schema(), opened]), opened)
+
+    @classmethod
+    def at(cls, folder: Path) -> "Artifact":
+        """The artifact in a folder; its manifest is checked against its own seal.
+
+        Raises:
+            UserError: when the manifest is missing, unreadable or damaged.
+        """
+        path = folder / "manifest.json"
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} can't be read ({error.strerror}); mend its permissions or make the artifact again") from error
+        seal = SEAL.search(raw)
+        zeroed = raw[: seal.start(1)] + b"0" * 64 + raw[seal.end(1) :] if seal else b""
+        try:
+            if not seal or hashlib.sha256(zeroed).hexdigest().encode() != seal.group(1):
+                raise ValueError
+            fields = json.loads(raw)
+            del fields["seal"]
+            manifest = Manifest.model_validate(fields)
+        except (ValueError, ValidationError) as error:
+            raise UserError(
+                f"{path} is damaged: its text doesn't fit its own checksum; make the artifact again with the call that made it"
+            ) from error
+        if folder.parts[-3:] != (manifest.kind, manifest.name, manifest.version):
+            artifact = cls(folder, manifest)
+            raise UserError(f"{folder} holds {artifact}, so it was moved; move it back to {'/'.join(str(artifact).split('@'))}")
+        return cls(folder, manifest)
+
+    def __str__(self) -> str:
+        return f"{self.manifest.kind}/{self.manifest.name}@{self.manifest.version}"
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def root(self) -> Path:
+        """The folder of all kinds."""
+        return self.path.parent.parent.parent
+
+    @cached_property
+    def inputs(self) -> dict[str, "Artifact"]:
+        """The artifacts this one was made from, by role.
+
+        Raises:
+            UserError: when one of them is no longer there: then nothing can be said about what it was fitted on.
+        """
+        found = {}
+        for given in self.manifest.inputs:
+            kind, name, version = parse_reference(given.ref)
+            if not (self.root / kind / name / version).exists():
+                raise UserError(
+                    f"{self} was made from {given.ref}, which is not in {self.root} any more; "
+                    "make it again or bring it back, since rows, labels and leaks are read from there"
+                )
+            try:
+                found[given.role] = Artifact.open(given.ref, self.root)
+            except UserError as error:
+                raise UserError(f"{self} was made from {given.ref}, but {error}") from error
+        return found
+
+    def ancestors(self) -> Iterator["Artifact"]:
+        """Every artifact this one was made from, nearest first, each once."""
+        seen, queue = set(), list(self.inputs.values())
+        while queue:
+            artifact = queue.pop(0)
+            if str(artifact) not in seen:
+                seen.add(str(artifact))
+                yield artifact
+                queue.extend(artifact.inputs.values())
+
+    def problems(self) -> list[str]:
+        """What is wrong with the files on disk, as sentences; empty when every byte is as published."""
+        found = []
+        for file in self.manifest.files:
+            path = self.path / file.path
+            try:
+                if not path.is_file() or path.is_symlink():
+                    found.append(f"{file.path} is missing")
+                elif path.stat().st_size != file.bytes:
+                    found.append(f"{file.path} has {path.stat().st_size:,} bytes instead of {file.bytes:,}")
+                elif checksum(path) != file.sha256:
+                    found.append(f"{file.path} doesn't fit its checksum")
+            except OSError as error:
+                found.append(f"{file.path} can't be read ({error.strerror})")
+        expected = {file.path for file in self.manifest.files} | {"manifest.json"}
+        entries = (path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
+        there = (path.relative_to(self.path).as_posix() for path in entries)
+        return found + [f"{path} doesn't belong to it" for path in sorted(set(there) - expected)]
+
+    def check(self) -> "Artifact":
+        """This artifact, when all its files are as published.
+
+        Raises:
+            UserError: naming the artifact, the file and what to do.
+        """
+        if problems := self.problems():
+            raise UserError(f"{self} is damaged: {problems[0]}; make it again with the call that made it, or restore the file")
+        return self
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Marks a stage's parameter with the kinds of artifact it takes."""
+
+    names: tuple[str, ...]
+
+
+Images = Annotated[Artifact, Kinds(("images",))]
+Texts = Annotated[Artifact, Kinds(("texts",))]
+Dataset = Annotated[Artifact, Kinds(("images", "texts", "table"))]
+EncoderArtifact = Annotated[Artifact, Kinds(("encoder",))]
+Vectors = Annotated[Artifact, Kinds(("vectors",))]
+Index = Annotated[Artifact, Kinds(("index",))]
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_known: dict[tuple, str] = {}
+
+
+def checksum(path: Path) -> str:
+    """Checksum of a file, remembered as long as the file isn't touched."""
+    # A chain of stages checks the same files again and again. The change time can't be set by hand (stat(2)), so any
+    # write since the last look is seen.
+    state = path.stat()
+    key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if key not in _known:
+        _known[key] = sha256(path)
+    return _known[key]
+
+
+def versions(folder: Path) -> list[Path]:
+    """The folders of a name's versions, the oldest first."""
+    if not folder.is_dir() or folder.is_symlink() or folder.parent.is_symlink():  # a link could lead out of the root
+        return []
+    return sorted(entry for entry in folder.iterdir() if VERSION.fullmatch(entry.name) and not entry.is_symlink())
+
+
+def _names(root: Path) -> Iterator[tuple[str, str]]:
+    for kind in sorted(root.iterdir()) if root.is_dir() else ():
+        if kind.is_dir() and NAME.fullmatch(kind.name) and not kind.is_symlink():
+            for name in sorted(kind.iterdir()):
+                if name.is_dir() and NAME.fullmatch(name.name) and not name.is_symlink() and versions(name):
+                    yield kind.name, name.name
+
+
+def list_artifacts(root: Path | str | None = None) -> list[Artifact]:
+    """Every readable artifact under a root, by kind, name and version; damaged manifests are left to `verify`."""
+    return [artifact for _, artifact in scan(root) if artifact]
+
+
+def scan(root: Path | str | None = None) -> Iterator[tuple[Path, Artifact | None]]:
+    """Every artifact folder under a root, with None where its manifest can't be trusted."""
+    base = root_at(root)
+    for kind, name in _names(base):
+        for folder in versions(base / kind / name):
+            try:
+                yield folder, Artifact.at(folder)
+            except UserError:
+                yield folder, None
+
+
+def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
+    """The newest undamaged artifact with this fingerprint, or None."""
+    names = (root / kind).iterdir() if (root / kind).is_dir() else ()
+    fitting = (folder for name in names for folder in versions(name) if folder.name.endswith(f"-{fingerprint[:8]}"))
+    for folder in sorted(fitting, key=lambda path: path.name, reverse=True):
+        try:
+            artifact = Artifact.at(folder)
+        except UserError:
+            continue
+        if artifact.manifest.fingerprint == fingerprint and not artifact.problems():
+            return artifact
+    return None
+
+
+def prunable(root: Path | str | None = None, keep: int = 1) -> list[Artifact]:
+    """Artifacts that can go: not among the newest `keep` of their name, and no kept artifact or draft is made from them.
+
+    Raises:
+        UserError: when a manifest is damaged, since what that artifact was made from must stay and isn't known.
+    """
+    everything = []
+    for folder, artifact in scan(root):
+        if artifact is None:
+            raise UserError(f"{folder} is damaged, so what it was made from is not known; remove that folder or make it again")
+        everything.append(artifact)
+    by_name: dict[tuple[str, str], list[Artifact]] = {}
+    for artifact in everything:
+        by_name.setdefault((artifact.manifest.kind, artifact.manifest.name), []).append(artifact)
+    kept = {str(artifact): artifact for versions in by_name.values() for artifact in versions[-keep:]}
+    known = {str(artifact): artifact for artifact in everything}
+    for path in (root_at(root) / DRAFTS).glob(f"*/{INPUTS}"):  # a draft may be gone on with
+        kept |= {reference: known[reference] for reference in json.loads(path.read_text()) if reference in known}
+    queue = list(kept.values())
+    while queue:
+        for given in queue.pop().manifest.inputs:
+            if given.ref in known and given.ref not in kept:
+                kept[given.ref] = known[given.ref]
+                queue.append(known[given.ref])
+    return [artifact for artifact in everything if str(artifact) not in kept]
+
+
+def remove(artifact: Artifact) -> None:
+    """Take an artifact away: out of sight by one rename, then off the disk."""
+    grave = artifact.root / DRAFTS / f"removed-{uuid.uuid4().hex}"
+    grave.parent.mkdir(exist_ok=True)
+    os.rename(artifact.path, grave)
+    shutil.rmtree(grave)
+    if not any(artifact.path.parent.iterdir()):
+        artifact.path.parent.rmdir()

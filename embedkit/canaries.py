@@ -1,0 +1,102 @@
+"""Canaries: a few dozen fixed inputs that are stored with an encoder beside the vectors they had when it was made.
+
+Whoever loads the encoder embeds some of them again. When they moved (another library version, another processor, a
+damaged file), the encoder refuses to go on instead of returning wrong vectors silently.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEAST_AGREEMENT = 0.9999
+CHECKED_ON_LOADING = 8
+
+TEXTS = (
+    "A quiet film about an old man and the sea.",
+    "it 's a charming and often affecting journey .",
+    "How far is it from Denver to Aspen ?",
+    "My card was declined twice, what should I do?",
+    "Wall St. bears claw back into the black as oil falls below $48.50 a barrel.",
+    "def mean(values): return sum(values) / len(values)",
+    "The quick brown fox jumps over the lazy dog",
+    "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG",
+    "Naïve café owners in Zürich don't résumé façades.",
+    "Der Fuchs springt über den faulen Hund.",
+    "Il pleut sur la ville, et je n'ai pas de parapluie.",
+    "素早い茶色の狐が怠け者の犬を飛び越える。",
+    "Быстрая лиса прыгает через ленивую собаку.",
+    "الثعلب البني السريع",
+    "🦊 jumps over 🐶!!! #fox @dog",
+    "3.14159265358979 2,718,281 1e-9 0x7fff 50%",
+    "no punctuation at all in this rather ordinary line of words",
+    "?",
+    "a",
+    "yes yes yes yes yes yes yes yes yes yes",
+    "https://example.org/a/b?c=d&e=f#g",
+    "line one\nline two\ttabbed",
+    "supercalifragilisticexpialidocious antidisestablishmentarianism",
+    "She said: \"I'd rather not.\" (And she didn't.)",
+    "word " * 40,
+    "Vectors that were equal yesterday should be equal tomorrow. " * 12,
+    "one two three four five six seven eight nine ten " * 60,
+    "The patient presented with acute chest pain radiating to the left arm.",
+    "Section 12(b) shall survive the termination of this Agreement.",
+    "E = mc²; ∑ xᵢ ≤ ∞",
+    "not good at all",
+    "not bad at all",
+)
+
+
+def pictures() -> np.ndarray:
+    """(24, 48, 64, 3) uint8: flat colours, gradients, stripes, noise, blobs; small, and resized like any picture."""
+    height, width = 48, 64
+    rows, columns = np.mgrid[0:height, 0:width]
+    random = np.random.Generator(np.random.PCG64(7))
+    found = [np.full((height, width, 3), level) for level in (0, 128, 255)]
+    found += [np.broadcast_to(np.eye(3)[channel] * 255, (height, width, 3)) for channel in range(3)]
+    ramps = (rows / (height - 1), columns / (width - 1), (rows + columns) / (height + width - 2))
+    found += [np.repeat(ramp[..., None] * 255, 3, axis=2) for ramp in ramps]
+    found += [np.stack([rows * 5, columns * 4, 255 - rows * 5], axis=2), np.stack([columns * 4, rows * 5, columns * 2], axis=2)]
+    found += [np.repeat(((rows // n + columns // n) % 2)[..., None] * 255, 3, axis=2) for n in (2, 4, 8, 16)]
+    for _ in range(9):
+        y, x, radius = random.uniform(0, height), random.uniform(0, width), random.uniform(6, 24)
+        blob = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * radius**2))
+        found.append(blob[..., None] * random.uniform(40, 255, 3) + random.uniform(0, 40, (height, width, 3)))
+    return np.stack(found).clip(0, 255).astype(np.uint8)
+
+
+def inputs(modality: str) -> Sequence[Any]:
+    """The canaries of a modality, as rows that its encoders take."""
+    return list(TEXTS) if modality == "texts" else list(pictures())
+
+
+def save(path: Path, modality: str, vectors: np.ndarray) -> None:
+    """Write canaries and their vectors; text is stored as fixed-width Unicode, so that nothing needs unpickling."""
+    stored = np.array(TEXTS) if modality == "texts" else pictures()
+    np.savez(path, inputs=stored, vectors=vectors.astype(np.float32))
+
+
+def load(path: Path) -> tuple[list[Any], np.ndarray]:
+    """The stored inputs, as rows, and their vectors."""
+    with np.load(path, allow_pickle=False) as stored:
+        rows = stored["inputs"]
+        return (rows.tolist() if rows.dtype.kind == "U" else list(rows)), stored["vectors"]
+
+
+def agreement(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """How well vectors agree with their references: the cosine for vectors of length 1, and for others a like measure.
+
+    It is 1 - |a - b|² / (2 |b|²), so that a changed length counts too, which the cosine would not see.
+
+    Args:
+        vectors: (rows, dimension) float.
+        reference: (rows, dimension) float.
+
+    Returns:
+        (rows,) float64, 1 where equal.
+    """
+    squared = np.square(np.float64(vectors) - np.float64(reference)).sum(axis=1)
+    length = np.square(np.float64(reference)).sum(axis=1)
+    return np.where(squared == 0, 1.0, 1 - squared / np.maximum(2 * length, 1e-12))

@@ -1,0 +1,292 @@
+"""The command line: every stage as a command, and commands over artifacts.
+
+The options of a command are read from its stage's Settings, its help from the docstrings; nothing is restated here. Stages
+are named by string, and their modules loaded when a command needs them, so that `embedkit --help` imports no framework.
+
+stdout carries the result and nothing else; progress, notes and errors go to stderr. Exit codes: 0 done, 1 an error that the
+user can mend, 2 wrong usage, 130 interrupted.
+"""
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from embedkit import STAGES
+
+ROOT_HELP = "Where artifacts lie; by default $EMBEDKIT_ARTIFACTS, else artifacts/ in the working directory."
+Root = Annotated[Path | None, Parameter(help=ROOT_HELP)]
+As_json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead.")]
+
+
+def docstring_of(function: str, module: str) -> str:
+    """First line of a function's docstring, read from its file, since importing it would cost seconds."""
+    path = Path(__file__).parent / (module.removeprefix("embedkit.") + ".py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def command_of(name: str) -> Any:
+    """A stage as a function that cyclopts can read: its inputs by position, its settings as options."""
+    from embedkit.stages import OPTIONS
+
+    stage = getattr(importlib.import_module(STAGES[name]), name)
+
+    def run(
+        *inputs: str, settings: Any = None, name: str | None = None, root: Path | None = None, as_json: bool = False
+    ) -> None:
+        artifact = stage(*inputs, settings or stage.Settings(), name=name, root=root)
+        print(artifact.manifest.model_dump_json(indent=1) if as_json else artifact)
+
+    keyword, position = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
+    options = [
+        inspect.Parameter("settings", keyword, annotation=Annotated[stage.Settings, Parameter(name="*")], default=stage.Settings()),
+        inspect.Parameter("name", keyword, annotation=Annotated[str | None, Parameter(help=OPTIONS["name"])], default=None),
+        inspect.Parameter("root", keyword, annotation=Annotated[Path | None, Parameter(help=OPTIONS["root"])], default=None),
+        inspect.Parameter("as_json", keyword, annotation=As_json, default=False),
+    ]
+    inputs = [inspect.Parameter(role, position, annotation=str) for role in stage.inputs]
+    run.__signature__ = inspect.Signature([*inputs, *options])  # pyright: ignore[reportFunctionMemberAccess]
+    run.__annotations__ = {option.name: option.annotation for option in (*inputs, *options)}
+    run.__doc__ = stage.__doc__
+    return run
+
+
+def application(only: str | None) -> App:
+    """The command line; of the stages only the one that is going to run, if any, is loaded."""
+    app = App(
+        name="embedkit",
+        help="Turn images, texts and tables into vectors, and vectors into classifiers and search.",
+        version=lambda: importlib.metadata.version("embedkit"),
+        suppress_keyboard_interrupt=False,  # `main` has a word to say about it
+        help_epilogue="Add --debug to any command to see the traceback of an error.",
+    )
+    for command in (search, layers, quickstart, ui, artifacts):
+        app.command(command)
+    for name, module in STAGES.items():
+        command = name.replace("_", "-")
+        if command == only:
+            app.command(command_of(name), name=command)
+        else:
+            app.command(_not_loaded, name=command, help=docstring_of(name, module))
+    return app
+
+
+def _not_loaded(*arguments: str) -> None:
+    raise AssertionError("a stage's command is loaded before it runs")
+
+
+def search(
+    index: str,
+    *queries: str,
+    k: Annotated[int, Parameter(help="How many neighbours to give for each query.")] = 10,
+    encoder: str | None = None,
+    root: Root = None,
+    as_json: As_json = False,
+) -> None:
+    """Find the rows of an index that are nearest to a text or a picture.
+
+    Args:
+        index: the index, such as index/reviews-minilm.
+        queries: texts, or paths of pictures, one or several.
+        encoder: what to encode the queries with; by default the encoder the index was built with.
+    """
+    from embedkit.index import Search
+    from embedkit.index import search as find
+    from embedkit.settings import UserError
+
+    if not queries:
+        raise UserError("there is no query; give one text, or one path of a picture, or several")
+    for query, neighbours in zip(queries, find(index, queries, Search(k=k), encoder=encoder, root=root), strict=True):
+        if as_json:
+            print(json.dumps({"query": query, "neighbours": [n.model_dump() for n in neighbours]}, ensure_ascii=False))
+            continue
+        for neighbour in neighbours:
+            print(f"{neighbour.score:.4f}\t{neighbour.id}\t{' '.join(neighbour.content.split())}")
+
+
+def layers(source: str, *, architecture: str | None = None, alpha: float | None = None, as_json: As_json = False) -> None:
+    """List the layers at which a network can be cut, with their output shapes.
+
+    Args:
+        source: what `import-encoder` takes: a folder, a weights file, or a hub's name.
+        architecture: name in keras.applications, for a weights file.
+        alpha: width multiplier of the architecture, for MobileNets.
+    """
+    from embedkit.encoders import ImportEncoder
+    from embedkit.encoders import layers as list_layers
+    from embedkit.engines import load_frameworks
+
+    load_frameworks()
+    found = list_layers(source, ImportEncoder(architecture=architecture, alpha=alpha))
+    if as_json:
+        print(json.dumps([{"layer": name, "class": kind, "shape": shape} for name, kind, shape in found]))
+        return
+    width = max(len(name) for name, _, _ in found)
+    for name, kind, shape in found:
+        print(f"{name:{width}}  {kind:22}  {' x '.join('?' if size is None else str(size) for size in shape[1:])}")
+
+
+def quickstart(*, root: Root = None) -> None:
+    """Run the whole chain on built-in data: digits, an autoencoder, heads on few labels, and their controls."""
+    from embedkit.settings import UserError
+
+    try:  # named by string: embedkit doesn't depend on flows
+        module = importlib.import_module("flows.quickstart")
+    except ModuleNotFoundError as error:
+        raise UserError(f"the flows can't be loaded ({error}); install embedkit with `pip install -e .` in its checkout") from error
+    module.main(root)
+
+
+def ui(*, port: Annotated[int, Parameter(help="Port of the Prefect server, on loopback.")] = 4200, root: Root = None) -> None:
+    """Start a Prefect server on loopback, unless one answers there, and serve every flow on it until interrupted."""
+    importlib.import_module("flows.serve").main(port, root)
+
+
+artifacts = App(name="artifacts", help="List, show, check, compare and prune artifacts.")
+
+
+@artifacts.command(name="list")
+def list_(kind: str | None = None, *, root: Root = None, as_json: As_json = False) -> None:
+    """List artifacts, the newest version of each name last.
+
+    Args:
+        kind: only of this kind, such as encoder.
+    """
+    from embedkit import tables
+
+    tables.list_artifacts(kind, root, as_json)
+
+
+@artifacts.command
+def show(reference: str, *, root: Root = None, as_json: As_json = False) -> None:
+    """Show what an artifact is, what it was made from, and what was measured.
+
+    Args:
+        reference: such as classifier/reviews or classifier/reviews@20260822T10.
+    """
+    from embedkit import tables
+
+    tables.show(reference, root, as_json)
+
+
+@artifacts.command
+def lineage(reference: str, *, root: Root = None) -> None:
+    """Show all that an artifact was made from, as a tree.
+
+    Args:
+        reference: such as classifier/reviews.
+    """
+    from embedkit import tables
+
+    tables.lineage(reference, root)
+
+
+@artifacts.command
+def verify(reference: str | None = None, *, root: Root = None) -> None:
+    """Check every byte of an artifact, or of all, against the checksums in the manifests.
+
+    Args:
+        reference: such as encoder/minilm; all artifacts by default.
+    """
+    from embedkit import tables
+
+    tables.verify(reference, root)
+
+
+@artifacts.command
+def compare(left: str, right: str, *, root: Root = None) -> None:
+    """Show in what two artifacts differ: settings, inputs, measures, environment.
+
+    Args:
+        left: a reference.
+        right: a reference.
+    """
+    from embedkit import tables
+
+    tables.compare(left, right, root)
+
+
+@artifacts.command
+def prune(
+    *,
+    keep: Annotated[int, Parameter(help="Versions of each name to keep.")] = 1,
+    yes: Annotated[bool, Parameter(negative="", help="Remove them; without this they are only listed.")] = False,
+    root: Root = None,
+) -> None:
+    """Remove old versions and abandoned drafts; never what a kept artifact was made from."""
+    from embedkit import tables
+
+    tables.prune(keep, yes, root)
+
+
+def sentence(error: Exception) -> str:
+    """An error as one line; a refused setting by its name, what came and what is allowed."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"the setting {where} can't be {first['input']!r}: {first['msg']}"
+    return " ".join(str(error).split())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    from pydantic import ValidationError
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logger = logging.getLogger("embedkit")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # Prefect gives the root logger a console of its own
+    try:
+        app = application(next((word for word in words if not word.startswith("-")), None))
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return 0
+    except CycloptsError as error:
+        print(f"embedkit: {sentence(error.__cause__ if isinstance(error.__cause__, ValueError) else error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("embedkit: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `embedkit ... | head`
+        sys.stderr.close()
+        return 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"embedkit: {sentence(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValidationError) else 1
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def run() -> None:
+    """The console command `embedkit`."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError:  # what can't be written would be tried again, and fail again, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,494 @@
+"""Datasets: rows from any source, each with an id, a split, its content and perhaps a label.
+
+A dataset artifact holds `part-00000.parquet` and on (the contents, in source order) and `rows.parquet` (one line per row
+in the same order: `id`, `content` hash, `split`, `label`, `position` in the source). Contents are copied into the
+artifact, pictures as their encoded bytes, so that what was trained on can't change afterwards. Records that could not be
+read are in `rejected.parquet` with their place and the reason.
+"""
+
+import contextlib
+import itertools
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, PositiveInt
+
+from embedkit import columns, images, labels, progress, splits
+from embedkit.artifacts import Artifact
+from embedkit.readers import ReadFiles, Record, read
+from embedkit.settings import Seeded, UserError, not_among
+from embedkit.sources import Source
+from embedkit.stages import Draft, Facts, stage, sync
+
+log = logging.getLogger(__name__)
+BYTES_PER_PART = 64 * 2**20
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class LoadRows(Seeded):
+    """What rows of every kind have in common."""
+
+    label_column: str | None = None
+    """Column that holds the label; by default the one called `label`, if there is one. Class folders label pictures."""
+    label_type: Literal["auto", "class", "classes", "number"] = "auto"
+    """One class, several classes, or a number; `auto` takes lists as several, words and up to 100 whole numbers as classes."""
+    label_separator: str | None = None
+    """What separates several labels in one text column, such as `,`; makes the rows multi-label."""
+    unlabelled: tuple[str, ...] = ()
+    """Values of the label column that mean "no label", such as -1; a missing value always does."""
+    key_column: str | None = None
+    """Column that identifies a row; by default a row's id is a hash of its content."""
+    split: Literal["auto", "source", "hash", "stratified", "group", "time"] = "auto"
+    """Where train, validation and test come from: the source's own splits where there are some, else a draw by hash."""
+    split_column: str | None = None
+    """Column that names each row's split."""
+    group_column: str | None = None
+    """Column whose equal values stay on one side, such as a patient or a user; needs `split` group."""
+    time_column: str | None = None
+    """Column whose latest values become the test rows; needs `split` time."""
+    time_format: str | None = None
+    """How moments are written in the time column, such as `%m/%d/%y`; by default numbers or ISO 8601."""
+    validation_share: Share = 0.1
+    """Share of rows drawn for validation, where the source has none."""
+    test_share: Share = 0.2
+    """Share of rows drawn for testing, where the source has neither test nor validation rows."""
+    duplicates: Literal["move", "keep"] = "move"
+    """What happens to equal rows in different splits: all to the earliest of train, validation, test; or left as they are."""
+    max_unreadable: Share = 0.1
+    """Share of unreadable records above which the load stops."""
+    rows_per_part: PositiveInt = 8192
+    """Rows in one file of the dataset, fewer where they are large (64 MiB a file)."""
+    files: ReadFiles = ReadFiles()
+    """How files of rows are read."""
+
+
+class LoadImages(LoadRows):
+    """How pictures become a dataset."""
+
+    image_column: str = "image"
+    """Column of a Parquet file or hub dataset that holds the encoded pictures."""
+
+
+class LoadTexts(LoadRows):
+    """How texts become a dataset."""
+
+    text_column: str | None = None
+    """Column that holds the texts; by default the one called `text`, or the only one that has no other role."""
+
+
+class LoadTable(LoadRows):
+    """How a table becomes a dataset."""
+
+
+class Unreadable(Exception):
+    """One record can't be used; the reason is its message."""
+
+
+@stage("images", revision=1, name="{source}")
+def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages()) -> Facts:
+    """Load pictures from a folder of class folders, a flat folder, a Parquet file, a hub or builtin:digits.
+
+    Args:
+        source: a folder (class folders, with or without train/val/test above them), a Parquet file, hf://NAME or builtin:digits.
+    """
+    seen = _seen_columns(source, "images", settings)
+    if settings.image_column not in seen:
+        raise not_among("image column", settings.image_column, seen, hint="set image_column")
+
+    ours = source.scheme == "path" and source.path.is_dir()  # a path that stands in a downloaded file is not to be followed
+
+    def prepare(record: Record) -> tuple[dict[str, Any], bytes]:
+        image = record.columns.get(settings.image_column)
+        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+        try:
+            data = Path(path).read_bytes() if data is None and path and ours else data
+        except OSError as error:
+            raise Unreadable(f"can't be read ({error.strerror})") from error
+        if not isinstance(data, bytes):
+            raise Unreadable(f"column {settings.image_column!r} holds {type(image).__name__}, not an encoded picture")
+        try:
+            images.decode(data, near=(1, 1))
+        except ValueError as error:
+            raise Unreadable(str(error)) from error
+        return {"image": data, "path": record.columns.get("path") or path or record.place}, data
+
+    return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
+
+
+@stage("texts", revision=1, name="{source}")
+def load_texts(out: Draft, source: Source, settings: LoadTexts = LoadTexts()) -> Facts:
+    """Load texts from csv, tsv, jsonl, Parquet or one text a line, a hub or builtin:docstrings.
+
+    Args:
+        source: a file (also with .gz), a folder of train/dev/test files, hf://NAME or builtin:docstrings.
+    """
+    seen = _seen_columns(source, "texts", settings)
+    column = settings.text_column or _text_column(seen, settings)
+    if column not in seen:
+        raise not_among("text column", column, seen, hint="set text_column")
+
+    def prepare(record: Record) -> tuple[dict[str, Any], bytes]:
+        text = record.columns.get(column)
+        if text is None:
+            raise Unreadable("the text is missing")
+        if not isinstance(text, str):
+            raise Unreadable(f"column {column!r} holds {type(text).__name__}, not a text")
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError as error:
+            raise Unreadable("not valid Unicode (a lone surrogate)") from error
+        if not text.strip():
+            raise Unreadable("the text is blank")
+        return {"text": text}, encoded
+
+    return _load(out, source, "texts", settings, seen, prepare, pa.schema({"text": pa.string()}))
+
+
+@stage("table", revision=1, name="{source}")
+def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable()) -> Facts:
+    """Load a table from csv, tsv, jsonl or Parquet, a hub or builtin:symbols.
+
+    Args:
+        source: a file (also with .gz), a folder of train/dev/test files, hf://NAME or builtin:symbols.
+    """
+    seen = _seen_columns(source, "table", settings)
+    roles = {_label_column(settings, seen), settings.key_column, settings.split_column}
+    names = [name for name in seen if name not in roles]
+    if not names:
+        raise UserError(f"{source} has no column left beside {', '.join(map(str, roles - {None}))}; a table needs one at least")
+    types = out.decide("columns", lambda: columns.infer(_good(source, "table", settings), names, but=roles))
+    schema = pa.schema({name: columns.TYPES[kind] for name, kind in types.items()})
+
+    def prepare(record: Record) -> tuple[dict[str, Any], bytes]:
+        row = {name: record.columns.get(name) for name in types}
+        return row, "\x1f".join(f"{name}={value}" for name, value in row.items() if value is not None).encode(errors="replace")
+
+    return _load(out, source, "table", settings, seen, prepare, schema)
+
+
+def _good(source: Source, kind: str, settings: LoadRows) -> Iterator[dict[str, Any]]:
+    return (record.columns for record in read(source, kind, settings.files) if record.problem is None)
+
+
+def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
+    """The columns of the first records, checked against those the settings name."""
+    few = settings.files.model_copy(update={"limit": min(100, settings.files.limit or 100)})  # of each file or split
+    rows = itertools.chain(
+        (record.columns for record in read(source, kind, few)), itertools.islice(_good(source, kind, settings), 100)
+    )
+    seen = list(dict.fromkeys(name for row in rows for name in row))
+    if not seen:
+        first = next((f" ({record.place}: {record.problem})" for record in read(source, kind, few) if record.problem), "")
+        advice = "give one that has, or see how its files are read (`files` settings)"
+        raise UserError(f"{source} has no readable row{first}; {advice}")
+    named = {"label": settings.label_column, "key": settings.key_column, "split": settings.split_column}
+    for role, column in (named | {"group": settings.group_column, "time": settings.time_column}).items():
+        if column is not None and column not in seen:
+            raise not_among(f"{role} column", column, seen)
+    for split in ("group", "time"):
+        if (settings.split == split) != (getattr(settings, f"{split}_column") is not None):
+            raise UserError(f"split {split!r} and {split}_column belong together; give both or neither")
+    return seen
+
+
+def _label_column(settings: LoadRows, seen: list[str]) -> str | None:
+    return settings.label_column or ("label" if "label" in seen else None)
+
+
+def _text_column(seen: list[str], settings: LoadTexts) -> str:
+    roles = {_label_column(settings, seen), settings.key_column, settings.split_column, settings.group_column, settings.time_column}
+    rest = [name for name in seen if name not in roles]
+    if "text" in rest or len(rest) == 1:
+        return "text" if "text" in rest else rest[0]
+    raise UserError(f"which column holds the texts is not clear: there is {', '.join(seen)}; set text_column")
+
+
+Prepare = Callable[[Record], tuple[dict[str, Any], bytes]]
+
+
+def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[str], prepare: Prepare, schema: pa.Schema) -> Facts:
+    label_column = _label_column(settings, seen)
+    parts, consumed = [], 0
+    records = read(source, kind, settings.files)
+    with ThreadPoolExecutor(4) as pool, progress.bar(None, "records") as advance:
+        mapped = pool.map if kind == "images" else map  # threads pay off where decoding dominates, and cost more than a text
+        for number in itertools.count():
+            name = f"part-{number:05d}.parquet"
+            done = out.finished(name)
+            if done:
+                _skip(records, done["records"])
+            else:
+                light = out.work / f"light-{number:05d}.parquet"
+                batch = Batch(records, settings, label_column, prepare, schema, light, mapped)
+                done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first))
+            consumed += done["records"]
+            advance(done["records"])
+            parts.append(done)
+            rejected = sum(len(part["rejected"]) for part in parts)
+            if rejected > settings.max_unreadable * consumed and (consumed >= 1000 or done["last"]):
+                raise _too_many_unreadable(source, [r for part in parts for r in part["rejected"]], consumed, settings)
+            if done["last"]:
+                break
+    if not sum(part["rows"] for part in parts):
+        raise UserError(f"{source} has no readable row; give one that has")
+    return _finish(out, settings, parts, consumed, label_column, schema)
+
+
+def _skip(records: Iterator[Record], count: int) -> None:
+    next(itertools.islice(records, count, count), None)
+
+
+def _too_many_unreadable(source: Source, rejected: list[list[str]], records: int, settings: LoadRows) -> UserError:
+    place, reason = rejected[0]
+    return UserError(
+        f"{len(rejected):,} of the first {records:,} records of {source} can't be read, more than {settings.max_unreadable:.0%}: "
+        f"{place}: {reason}; mend the source, say how it is read (`files` settings), or raise max_unreadable"
+    )
+
+
+@dataclass
+class Batch:
+    """The records of one part, taken from the stream until the part is full."""
+
+    records: Iterator[Record]
+    settings: LoadRows
+    label_column: str | None
+    prepare: Prepare
+    schema: pa.Schema
+    light: Path
+    mapped: Callable[..., Iterable[Any]]
+
+    def write(self, path: Path, first: int) -> dict[str, Any]:
+        """Write the contents to `path` and what ids, splits and labels are made from beside the draft."""
+        rows: list[dict[str, Any]] = []
+        light: dict[str, list[Any]] = {name: [] for name in ("content", "position", "split", "label", "key", "group", "time")}
+        rejected, taken, size, last = [], 0, 0, False
+        while not last and len(rows) < self.settings.rows_per_part and size < BYTES_PER_PART:
+            chunk = list(itertools.islice(self.records, min(256, self.settings.rows_per_part - len(rows))))
+            last = not chunk
+            for offset, (record, prepared) in enumerate(zip(chunk, self.mapped(self._prepared, chunk), strict=True)):
+                if isinstance(prepared, str):
+                    rejected.append([record.place, prepared])
+                    continue
+                row, content = prepared
+                rows.append(row)
+                size += len(content)
+                self._note(light, record, content, first + taken + offset)
+            taken += len(chunk)
+        table = pa.table(
+            [columns.convert([row.get(field.name) for row in rows], field.type) for field in self.schema], schema=self.schema
+        )
+        pq.write_table(table, path, compression="zstd")
+        pq.write_table(pa.table(light, schema=_LIGHT), self.light, compression="zstd")
+        sync(self.light)
+        return {"rows": len(rows), "records": taken, "rejected": rejected, "last": last}
+
+    def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes] | str:
+        if record.problem:
+            return record.problem
+        try:
+            return self.prepare(record)
+        except Unreadable as reason:
+            return str(reason)
+
+    def _note(self, light: dict[str, list[Any]], record: Record, content: bytes, position: int) -> None:
+        settings, row = self.settings, record.columns
+        split = record.split if settings.split_column is None else row.get(settings.split_column)
+        light["content"].append(splits.hash64(content))
+        light["position"].append(position)
+        light["split"].append(None if split is None else str(split))
+        light["label"].append(labels.written(row.get(self.label_column), settings) if self.label_column else None)
+        for role, column in (("key", settings.key_column), ("group", settings.group_column), ("time", settings.time_column)):
+            value = row.get(column) if column else None
+            light[role].append(None if value is None else str(value))
+
+
+_LIGHT = pa.schema(
+    {"content": pa.int64(), "position": pa.int64()} | {name: pa.string() for name in ("split", "label", "key", "group", "time")}
+)
+
+
+def _finish(out: Draft, settings: LoadRows, parts: list[dict], records: int, label_column: str | None, schema: pa.Schema) -> Facts:
+    """All contents are written: give the rows their ids, labels and splits, and say what was found."""
+    light = pa.concat_tables(pq.read_table(out.work / f"light-{number:05d}.parquet") for number in range(len(parts)))
+    content = light["content"].to_numpy()
+    ids = _ids(light, settings.key_column)
+    found = labels.decide(light["label"].to_pylist(), settings) if label_column else None
+    drawn, notes = _splits(light, ids, content, found, settings)
+    across, moved = splits.straddling(content, drawn)
+    if settings.split == "group":
+        moved = _whole_groups(light["group"].to_pylist(), content, moved)
+    final = moved if settings.duplicates == "move" else drawn
+    if across.any():
+        changed = int((moved != drawn).sum())
+        what = f"{changed:,} of them moved to the earliest split" if settings.duplicates == "move" else "left as they are"
+        notes.append(f"{across.sum():,} rows have an equal in another split; {what}")
+    if (drawn == 2).any() and not (final == 2).any():
+        notes.append("no test row is left: each has an equal among the training or validation rows")
+    table = {"id": ids, "content": content, "position": light["position"].to_numpy()}
+    table |= {"split": pa.DictionaryArray.from_arrays(final, list(splits.SPLITS))}
+    if found:
+        table["label"] = found.array
+    pq.write_table(pa.table(table), out / "rows.parquet", compression="zstd")
+    rejected = [line for part in parts for line in part["rejected"]]
+    if rejected:
+        places, reasons = zip(*rejected, strict=True)
+        pq.write_table(pa.table({"place": places, "reason": reasons}), out / "rejected.parquet")
+        notes.append(f"{len(rejected):,} of {records:,} records could not be read: {places[0]}: {reasons[0]} (rejected.parquet)")
+    for note in notes:
+        log.warning("%s", note)
+    copies = len(content) - len(np.unique(content))
+    details = {
+        "parts": [part["rows"] for part in parts if part["rows"] or len(parts) == 1],
+        "splits": {name: int((final == index).sum()) for index, name in enumerate(splits.SPLITS)},
+        "columns": {field.name: str(field.type) for field in schema},
+        "label": found.summary() if found else None,
+        "copies": copies,
+        "duplicates_across_splits": int(across.sum()),
+        "rejected": len(rejected),
+    }
+    if not parts[-1]["rows"] and len(parts) > 1:  # the stream ended exactly at a part's end
+        (out / f"part-{len(parts) - 1:05d}.parquet").unlink(missing_ok=True)
+    return Facts(rows=len(content), notes=notes, details=details)
+
+
+def _ids(light: pa.Table, key_column: str | None) -> np.ndarray:
+    if key_column is None:
+        return splits.content_ids(light["content"].to_numpy())
+    keys = light["key"].to_pylist()
+    if None in keys:
+        raise UserError(f"row {keys.index(None)} has no value in the key column {key_column!r}; a key must name every row")
+    ids = np.array([int(key) if _is_id(key) else splits.hash64(key.encode()) for key in keys], np.int64)
+    if twice := np.flatnonzero(splits.occurrences(ids)).tolist():
+        raise UserError(f"the key {keys[twice[0]]!r} names several rows; give a key_column whose values differ, or none")
+    return ids
+
+
+def _is_id(key: str) -> bool:
+    return len(key) < 20 and key.isdecimal() and int(key) < 2**63 and str(int(key)) == key
+
+
+def _whole_groups(groups: list[str | None], content: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Splits with every group, and all equal rows, on the earliest side that any of them is on."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    groups_ = np.array([len(numbers) + row if group is None else numbers[group] for row, group in enumerate(groups)])
+    while True:
+        before, moved = moved, splits.straddling(content, splits.straddling(groups_, moved)[1])[1]
+        if (before == moved).all():
+            return moved
+
+
+def _splits(
+    light: pa.Table, ids: np.ndarray, content: np.ndarray, found: "labels.Labels | None", settings: LoadRows
+) -> tuple[np.ndarray, list[str]]:
+    """Each row's split as an index into SPLITS, and what should be said about it."""
+    shares = (settings.validation_share, settings.test_share)
+    hashes = content if settings.key_column is None else ids
+    given = light["split"].to_pylist()
+    if settings.split == "source" or (settings.split == "auto" and any(given)):
+        return _source_splits(given, hashes, settings)
+    _leave_some(*shares)
+    if settings.split == "time":
+        return splits.draw_by_time(_times(light["time"].to_pylist(), settings), *shares), []
+    if settings.split == "group":
+        groups = [f"row {row}" if group is None else group for group, row in zip(light["group"].to_pylist(), ids, strict=True)]
+        hashes = np.array([splits.hash64(group.encode()) for group in groups], np.int64)
+    if settings.split == "stratified":
+        if found is None:
+            raise UserError("split 'stratified' needs labels; give a label_column or another split")
+        return splits.draw_stratified(hashes, found.strata(), *shares, settings.seed), []
+    return splits.draw(hashes, *shares, settings.seed), []
+
+
+def _source_splits(given: list[str | None], hashes: np.ndarray, settings: LoadRows) -> tuple[np.ndarray, list[str]]:
+    from embedkit.readers import SPLITS
+
+    unknown = [split for split in dict.fromkeys(given) if split is not None and split.lower() not in SPLITS]
+    if unknown:
+        raise not_among("split", unknown[0], SPLITS, hint="in the split column")
+    if not any(given):
+        raise UserError("split 'source' was asked for, but the source has no splits; give a split_column or another split")
+    index = {None: 0} | {name: splits.SPLITS.index(split) for name, split in SPLITS.items()}
+    drawn = np.array([index[split.lower() if split else None] for split in given], np.int8)
+    notes, train = [], drawn == 0
+    if not (drawn == 2).any() and (drawn == 1).any():
+        drawn[drawn == 1] = 2
+        notes.append("the source has no test split: its validation rows are the test rows")
+    test = 0.0 if (drawn == 2).any() else settings.test_share
+    validation = 0.0 if (drawn == 1).any() else settings.validation_share
+    if validation or test:
+        _leave_some(validation, test)
+        drawn[train] = splits.draw(hashes[train], validation, test, settings.seed)
+        made = " and ".join(name for name, share in (("validation", validation), ("test", test)) if share)
+        notes.append(f"{made} rows were drawn from the training rows by hash")
+    return drawn, notes
+
+
+def _leave_some(validation: float, test: float) -> None:
+    if validation + test >= 1:
+        raise UserError(f"validation_share and test_share are {validation + test:g} together; leave more than nothing for training")
+
+
+def _times(values: list[str | None], settings: LoadRows) -> np.ndarray:
+    column, form = settings.time_column, settings.time_format
+    if None in values:
+        raise UserError(f"row {values.index(None)} has no value in the time column {column!r}; a split by time needs every row's")
+    expected = f"moments written as {form!r}" if form else "numbers or ISO dates"
+    if not form:
+        with contextlib.suppress(ValueError):
+            times = np.array(values, np.float64)
+            if not np.isnan(times).any():
+                return times
+    moments = []
+    for value in values:
+        try:
+            moment = datetime.strptime(str(value), form) if form else datetime.fromisoformat(str(value))
+        except ValueError:
+            raise UserError(f"the time column {column!r} holds {value!r}, not {expected}; set time_format, like %m/%d/%y") from None
+        moments.append(moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment)
+    return np.array(moments, "datetime64[us]")
+
+
+def read_rows(dataset: Artifact, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a dataset without their contents: id, content, position, split and, where there is one, label."""
+    return pq.read_table(dataset / "rows.parquet", columns=columns)
+
+
+def read_contents(dataset: Artifact, start: int, stop: int) -> pa.Table:
+    """The contents of the rows from `start` up to `stop`, in order; only the files that hold them are read."""
+    tables, first = [pq.read_schema(dataset / "part-00000.parquet").empty_table()], 0
+    for number, rows in enumerate(dataset.manifest.details["parts"]):
+        if first < stop and first + rows > start:
+            table = pq.read_table(dataset / f"part-{number:05d}.parquet")
+            tables.append(table.slice(max(start - first, 0), min(stop, first + rows) - max(start, first)))
+        first += rows
+    return pa.concat_tables(tables)
+
+
+def fetch(dataset: Artifact, ids: list[int]) -> list[dict[str, Any] | None]:
+    """The contents of the rows with these ids, in their order; None for an id that isn't in the dataset."""
+    known = read_rows(dataset, ["id"])["id"].to_numpy()
+    order = np.argsort(known)
+    starts = list(itertools.accumulate(dataset.manifest.details["parts"], initial=0))
+    found: list[dict[str, Any] | None] = [None] * len(ids)
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for place, row_id in enumerate(ids):
+        at = np.searchsorted(known, row_id, sorter=order)
+        if at < len(order) and known[order[at]] == row_id:
+            row = int(order[at])
+            part = bisect_right(starts, row) - 1
+            wanted.setdefault(part, []).append((place, row - starts[part]))
+    for part, rows in wanted.items():
+        table = pq.read_table(dataset / f"part-{part:05d}.parquet").take([row for _, row in rows])
+        for (place, _), row in zip(rows, table.to_pylist(), strict=True):
+            found[place] = row
+    return found

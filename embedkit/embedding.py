@@ -1,0 +1,100 @@
+"""embed: every row of a dataset becomes a vector, part by part.
+
+A vectors artifact holds `vectors-00000.parquet` and on: `id` (int64) and `vector` (fixed-size list of float32), in the
+dataset's row order. Each part depends on its rows, the encoder and the settings alone, so that a part that is made again
+has the same bytes.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import PositiveInt
+
+from embedkit import progress
+from embedkit.artifacts import Artifact, Dataset, EncoderArtifact
+from embedkit.datasets import read_contents, read_rows
+from embedkit.encoders import Encoder
+from embedkit.engines import Precision
+from embedkit.settings import Settings, UserError
+from embedkit.stages import Draft, Facts, stage
+
+CONTENT_COLUMN = {"images": "image", "texts": "text"}
+
+
+class Embed(Settings):
+    """How rows become vectors."""
+
+    precision: Precision = "auto"
+    """Number type of the forward pass; float32 is the only one so far, and what `auto` comes to."""
+    rows_per_part: PositiveInt = 8192
+    """Rows in one part: the unit of work that is retried, resumed and sent to other machines."""
+
+
+def _called(names: dict[str, str], settings: Embed) -> str:
+    own = names["encoder"].startswith(names["dataset"] + "-")  # learned from this dataset, and named after it already
+    return names["encoder"] if own else f"{names['dataset']}-{names['encoder']}"
+
+
+@stage("vectors", revision=1, name=_called, keras=True)
+def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embed = Embed()) -> Facts:
+    """Turn every row of a dataset into a vector.
+
+    Args:
+        dataset: images, texts or a table.
+        encoder: an encoder for that kind of rows.
+    """
+    modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
+    if modality != kind:
+        raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
+    out.decide("precision", lambda: "float32" if settings.precision == "auto" else settings.precision)
+    loaded = Encoder.open(encoder)
+    ids = read_rows(dataset, ["id"])["id"].to_numpy()
+    starts = range(0, len(ids), settings.rows_per_part)
+    with progress.bar(len(ids), "rows") as advance:
+        for number, start in enumerate(starts):
+            stop = min(start + settings.rows_per_part, len(ids))
+
+            def write(path: Any, start: int = start, stop: int = stop) -> None:
+                rows = read_contents(dataset, start, stop)[CONTENT_COLUMN[kind]].to_pylist()
+                write_vectors(path, ids[start:stop], loaded.encode(rows))
+
+            out.part(f"vectors-{number:05d}.parquet", write)
+            advance(stop - start)
+    facts = loaded.facts
+    details = {"encoder": facts.identity, "modality": modality, "dimension": facts.dimension, "normalised": facts.normalised}
+    return Facts(rows=len(ids), details=details | {"parts": len(starts)})
+
+
+def write_vectors(path: Any, ids: np.ndarray, vectors: np.ndarray) -> None:
+    """Write one part.
+
+    Args:
+        path: where to.
+        ids: (rows,) int64.
+        vectors: (rows, dimension) float32.
+
+    Raises:
+        UserError: when a vector is not finite, naming its row.
+    """
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise UserError(f"the vector of row {ids[broken[0]]} is not finite; look at that row, or check the encoder's weights")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    # Vectors don't compress, and dictionaries of floats only cost time.
+    pq.write_table(pa.table({"id": ids, "vector": column}), path, compression="none", use_dictionary=False)
+
+
+def read_vectors(vectors: Artifact) -> tuple[np.ndarray, np.ndarray]:
+    """All vectors of an artifact.
+
+    Returns:
+        (rows,) int64 ids and (rows, dimension) float32, in the dataset's row order.
+    """
+    ids, found = [], []
+    for number in range(vectors.manifest.details["parts"]):
+        table = pq.read_table(vectors / f"vectors-{number:05d}.parquet")
+        ids.append(table["id"].to_numpy())
+        found.append(table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1))
+    return np.concatenate(ids), np.concatenate(found)

@@ -1,0 +1,312 @@
+"""Encoders: anything that turns a row into a vector, whatever it was made from.
+
+An encoder artifact is a folder: `model.keras` (the network, cut at its layer, pooling and normalisation inside it; pixels
+enter as 0 to 255 in RGB, texts as token ids), `tokenizer.json` for texts, `encoder.json` (what else decides a vector),
+and `canaries.npz`. `model.keras` holds plain layers and opens in Keras without embedkit.
+
+Its identity is a hash of what decides a vector, whatever call made it. Vectors and indexes carry it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+
+from embedkit import canaries, engines, networks
+from embedkit.artifacts import Artifact
+from embedkit.pipelines import ImageFeed, TextFeed
+from embedkit.settings import Settings, UserError
+from embedkit.sources import Source
+from embedkit.stages import Draft, Facts, stage
+
+LEAST_LENGTH = 3
+
+
+class EncoderFacts(BaseModel):
+    """What `encoder.json` says: all that decides a vector beside the network itself, and the identity over both."""
+
+    modality: Literal["images", "texts"]
+    dimension: int
+    layer: str
+    pooling: str
+    normalised: bool
+    maximal_length: int | None = None
+    prompt: str = ""
+    lower: bool = False
+    height: int | None = None
+    width: int | None = None
+    source: str
+    identity: str = ""
+
+
+class Encoder:
+    """A loaded encoder.
+
+    Attributes:
+        facts: what `encoder.json` says.
+        model: the Keras model, from what the feed gives to (rows, dimension).
+        name: how it is called in messages.
+    """
+
+    def __init__(self, model: Any, facts: EncoderFacts, tokenizer: str | None, name: str):
+        self.model, self.facts, self.name = model, facts, name
+        self.forward = engines.forward(model)
+        if facts.modality == "texts":
+            from tokenizers import Tokenizer
+
+            assert tokenizer is not None and facts.maximal_length is not None
+            words = Tokenizer.from_str(tokenizer)
+            self.feed: TextFeed | ImageFeed = TextFeed(words, facts.maximal_length, facts.prompt, facts.lower)
+        else:
+            assert facts.height is not None and facts.width is not None
+            self.feed = ImageFeed(facts.height, facts.width)
+
+    @classmethod
+    def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
+        """Load an encoder artifact, after its checksums matched, and check its canaries.
+
+        Raises:
+            UserError: when it is no encoder, is damaged, or gives other vectors than when it was made.
+        """
+        engines.load_frameworks()
+        import keras
+
+        artifact = Artifact.open(reference, root)
+        if artifact.manifest.kind != "encoder":
+            raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
+        artifact.check()
+        facts = EncoderFacts.model_validate_json((artifact / "encoder.json").read_text())
+        tokenizer = (artifact / "tokenizer.json").read_text() if facts.modality == "texts" else None
+        model = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
+        encoder = cls(model, facts, tokenizer, str(artifact))
+        rows, expected = canaries.load(artifact / "canaries.npz")
+        step = max(1, len(rows) // canaries.CHECKED_ON_LOADING)
+        lowest = float(canaries.agreement(encoder.encode(rows[::step]), expected[::step]).min())
+        if not lowest >= canaries.LEAST_AGREEMENT:
+            raise UserError(
+                f"{artifact} gives other vectors here than when it was made (cosine {lowest:.6f}, at least "
+                f"{canaries.LEAST_AGREEMENT} is needed); use the package versions in its manifest, or import it again"
+            )
+        return encoder
+
+    def encode(self, rows: Sequence[Any]) -> np.ndarray:
+        """Turn rows into vectors.
+
+        Args:
+            rows: texts, or pictures as paths, encoded bytes or (height, width, 3) uint8 arrays.
+
+        Returns:
+            (rows, dimension) float32, in the order of the rows.
+
+        Raises:
+            UserError: when a row is not of the encoder's modality or can't be read.
+        """
+        if isinstance(rows, str | bytes | os.PathLike):
+            raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
+        vectors = np.empty((len(rows), self.facts.dimension), np.float32)
+        for indices, batch in self.feed.batches(rows):
+            vectors[indices] = self.forward(batch)
+        return vectors
+
+
+def identity(model: Any, facts: EncoderFacts, tokenizer: str | None) -> str:
+    """SHA-256 over what decides a vector: layers and weights, preprocessing, pooling, normalisation, dimension."""
+    digest = hashlib.sha256()
+    deciding = facts.model_dump(exclude={"identity", "source", "layer"})
+    digest.update(json.dumps([deciding, _nameless(model.get_config())], sort_keys=True, default=str).encode())
+    digest.update((tokenizer or "").encode())
+    for weight in model.weights:
+        array = np.ascontiguousarray(weight.numpy())
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+TRAINING_ONLY = ("trainable", "module", "registered_name", "build_config", "compile_config", "shared_object_id")
+NAMING = ("name", "keras_history", "input_layers", "output_layers")
+
+
+def _nameless(config: Any) -> Any:
+    """A Keras configuration with numbers for names, without what only training needs: equal for two imports of one network."""
+    names = {name: f"#{number}" for number, name in enumerate(dict.fromkeys(_names(config)))}
+
+    def plain(value: Any, naming: bool) -> Any:  # `naming`: texts here are names; elsewhere "tanh" is an activation
+        if isinstance(value, dict):
+            ends = ("_initializer", "_regularizer", "_constraint")
+            kept = {key: v for key, v in value.items() if key not in TRAINING_ONLY and not key.endswith(ends)}
+            return {key: plain(v, key in NAMING) for key, v in kept.items()}
+        if isinstance(value, list | tuple):
+            return [plain(v, naming) for v in value]
+        return names.get(value, value) if naming and isinstance(value, str) else value
+
+    return plain(config, False)
+
+
+def _names(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            yield config["name"]
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for value in config:
+            yield from _names(value)
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Save a Keras model so that the same model gives the same bytes.
+
+    `.keras` is a zip that holds the time of saving, and numbers shared objects by where they lay in memory.
+    """
+    unfinished = path.with_name("unfinished.keras")
+    model.save(unfinished)
+    with zipfile.ZipFile(unfinished) as given, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:
+        for name in sorted(given.namelist()):
+            data = given.read(name)
+            if name == "metadata.json":
+                data = json.dumps(json.loads(data) | {"date_saved": "1980-01-01@00:00:00"}).encode()
+            if name == "config.json":
+                data = _renumbered(data)
+            kept.writestr(zipfile.ZipInfo(name), data)
+    unfinished.unlink()
+
+
+def _renumbered(config: bytes) -> bytes:
+    """A Keras configuration whose shared objects are numbered in the order in which they come."""
+    numbers: dict[bytes, bytes] = {}
+
+    def number(found: re.Match[bytes]) -> bytes:
+        return found[1] + numbers.setdefault(found[2], b"%d" % (len(numbers) + 1))
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)
+
+
+def save_encoder(out: Draft, model: Any, facts: EncoderFacts, tokenizer: str | None = None) -> dict[str, Any]:
+    """Write an encoder's files into a draft.
+
+    Returns:
+        The details that its manifest carries: modality, dimension, identity and the like.
+    """
+    facts = facts.model_copy(update={"identity": identity(model, facts, tokenizer)})
+    save_model(model, out / "model.keras")
+    if tokenizer is not None:
+        (out / "tokenizer.json").write_text(tokenizer)
+    (out / "encoder.json").write_text(facts.model_dump_json(indent=1) + "\n")
+    vectors = Encoder(model, facts, tokenizer, "the new encoder").encode(canaries.inputs(facts.modality))
+    if not np.isfinite(vectors).all():
+        raise UserError("the network gives vectors that are not finite; its weights are damaged or don't fit, so import it anew")
+    canaries.save(out / "canaries.npz", facts.modality, vectors)
+    return facts.model_dump() | {"parameters": int(model.count_params())}
+
+
+class ImportEncoder(Settings):
+    """How a pretrained network becomes an encoder."""
+
+    layer: str | None = None
+    """Layer to cut the network at, by name (`embedkit layers SOURCE` lists them); by default its last feature layer."""
+    pooling: Literal["auto", "mean", "max", "cls", "avg", "flatten", "none"] = "auto"
+    """How a layer's output becomes one vector: mean, max, cls or none for texts; avg, max, flatten or none for images."""
+    normalise: bool | None = None
+    """Whether vectors get length 1; by default as the source's own files say, else no."""
+    maximal_length: PositiveInt | None = None
+    """Tokens kept of a text, special ones included; by default what the source says."""
+    prompt: str | None = None
+    """Text put before each text; by default what the source says, usually nothing."""
+    architecture: str | None = None
+    """Name in keras.applications, such as MobileNetV2, for a weights file."""
+    alpha: PositiveFloat | None = None
+    """Width multiplier of the architecture, for MobileNets; must fit the weights."""
+    image_size: PositiveInt | None = None
+    """Height and width of pictures in pixels, for keras.applications; by default what the file's name says, else 224."""
+    scaling: Literal["0..255", "0..1", "-1..1"] = "0..255"
+    """What a .keras file expects of pixels; every other source says it itself."""
+
+
+def _network(source: Source, settings: ImportEncoder) -> networks.Network:
+    return networks.load(source, settings.architecture, settings.alpha, settings.image_size, settings.scaling)
+
+
+def _called(names: dict[str, str], settings: ImportEncoder) -> str:
+    network = settings.architecture.lower() if settings.architecture else names["source"]
+    return "-".join(str(part) for part in (network, settings.alpha, settings.layer) if part).replace("/", "-")
+
+
+@stage("encoder", revision=1, name=_called, keras=True)
+def import_encoder(out: Draft, source: Source, settings: ImportEncoder = ImportEncoder()) -> Facts:
+    """Make an encoder of a pretrained network, cut at a chosen layer.
+
+    Args:
+        source: a Hugging Face or keras-hub folder, a weights or .keras file, hf://NAME, keras://PRESET or applications://NAME.
+    """
+    import keras
+
+    network = _network(source, settings)
+    tensor = networks.find_layer(network, settings.layer) if settings.layer else network.output
+    pooling = network.pooling if settings.pooling == "auto" else settings.pooling
+    if settings.pooling == "auto" and len(tensor.shape) == 2:
+        pooling = "none"
+    normalised = network.normalised if settings.normalise is None else settings.normalise
+    pooled = pool(tensor, network, pooling)
+    if normalised:
+        pooled = keras.layers.UnitNormalization(name="unit_length")(pooled)  # (rows, dimension), length 1
+    model: Any = keras.Model(network.model.input, pooled, name="encoder")
+    size = model.input.shape[1:3] if network.modality == "images" else (None, None)
+    length = settings.maximal_length or network.maximal_length
+    if network.modality == "texts" and (length or 0) < LEAST_LENGTH:
+        raise UserError(f"maximal_length {length} leaves no room for a word; it must be at least {LEAST_LENGTH}")
+    if length and network.longest and length > network.longest:
+        raise UserError(f"maximal_length {length} is more than {source} takes; give at most {network.longest}")
+    facts = EncoderFacts(
+        modality=network.modality,  # pyright: ignore[reportArgumentType]
+        dimension=int(pooled.shape[-1]),
+        layer=settings.layer or network.layer,
+        pooling=pooling,
+        normalised=normalised,
+        maximal_length=length if network.modality == "texts" else None,
+        prompt=network.prompt if settings.prompt is None else settings.prompt,
+        lower=network.lower,
+        height=size[0],
+        width=size[1],
+        source=source.stem,
+    )
+    return Facts(details=save_encoder(out, model, facts, network.tokenizer))
+
+
+def pool(tensor: Any, network: networks.Network, pooling: str) -> Any:
+    """The output of a layer as one vector per row, in plain Keras operations; padding never counts.
+
+    Raises:
+        UserError: when the pooling doesn't fit the layer's shape.
+    """
+    import keras
+    from keras import ops
+
+    rank, texts = len(tensor.shape), network.modality == "texts"
+    fitting = {(True, 3): ("mean", "max", "cls"), (False, 4): ("avg", "max", "flatten")}
+    allowed = ("none",) if rank == 2 else fitting.get((texts, rank), ())
+    if pooling not in allowed:
+        advice = f"give {' or '.join(allowed)}, or cut at another layer" if allowed else "cut at another layer"
+        shape = tuple(tensor.shape)
+        raise UserError(f"pooling {pooling!r} doesn't fit a layer of shape {shape} in a network of {network.modality}; {advice}")
+    if pooling == "none":
+        return tensor
+    if not texts:
+        average, largest = keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D
+        return {"avg": average, "max": largest, "flatten": keras.layers.Flatten}[pooling](name="pooled")(tensor)
+    if pooling == "cls":
+        return tensor[:, 0]  # (texts, dimension)
+    mask: Any = ops.expand_dims(ops.cast(network.model.input["padding_mask"], "float32"), -1)  # (texts, length, 1)
+    if pooling == "max":
+        return ops.max(tensor * mask - 1e9 * (1 - mask), axis=1)
+    return ops.sum(tensor * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+
+
+def layers(source: str | Source, settings: ImportEncoder = ImportEncoder()) -> list[tuple[str, str, tuple]]:
+    """Where a network can be cut: name, class and output shape of each layer, in order."""
+    return list(networks.list_layers(_network(Source(source), settings).model))

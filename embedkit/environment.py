@@ -1,0 +1,90 @@
+"""What a stage ran on: interpreter, packages, processor, device, threads, memory. Goes into each manifest.
+
+Nothing here names a user, a host or a path outside the project: manifests are shared.
+"""
+
+import functools
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    *("embedkit", "tensorflow", "keras", "keras-hub", "transformers", "tokenizers", "faiss-cpu", "datasets", "pyarrow"),
+    *("numpy", "scikit-learn", "pillow", "prefect"),
+)
+
+
+def environment() -> dict[str, Any]:
+    """The facts that a reader needs to make an artifact again; all values plain JSON."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "processor": _processor(),
+        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": _device(),
+        "commit": _commit(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed distribution, None where it is absent."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def _device() -> str:
+    tensorflow = sys.modules.get("tensorflow")  # importing it costs seconds, and a stage without it computes on the processor
+    gpus = tensorflow.config.list_physical_devices("GPU") if tensorflow else []
+    if not tensorflow or not gpus:
+        return "cpu"
+    return ", ".join(tensorflow.config.experimental.get_device_details(gpu).get("device_name", "gpu") for gpu in gpus)
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Commit of the checkout embedkit runs from, `-dirty` when it was changed; None for an installed package."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "--no-optional-locks", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def reset_peak_memory() -> None:
+    """Start measuring the peak anew, where the kernel allows (Linux: proc(5), clear_refs); elsewhere the peak is the process's."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_bytes() -> int:
+    """Highest resident memory of this process since the last reset."""
+    try:
+        match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    if match:
+        return int(match.group(1)) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, the others in KiB

@@ -1,0 +1,166 @@
+"""build_index and search: vectors become an index, a query becomes its nearest rows.
+
+Vectors are brought to length 1 before they are indexed, so that scores are cosines, from -1 to 1, whatever the encoder.
+Ids are the dataset's own, stored in the index, so that no row number can shift.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, PositiveInt
+
+from embedkit import engines, metrics
+from embedkit.artifacts import Artifact, Vectors
+from embedkit.datasets import fetch
+from embedkit.embedding import read_vectors
+from embedkit.encoders import Encoder
+from embedkit.settings import Settings, UserError
+from embedkit.stages import Draft, Facts, stage
+
+MOST_QUERIES = 1000
+RECALL_AT = 10
+
+
+class BuildIndex(Settings):
+    """How vectors are indexed."""
+
+    method: Literal["exact", "hnsw"] = "exact"
+    """Compare with every vector, or walk a graph of neighbours (HNSW; Malkov and Yashunin 2016, arXiv:1603.09320)."""
+    links: Annotated[int, Field(ge=2)] = 32
+    """HNSW: neighbours kept per row; more finds more and takes more memory (8 bytes a link and row)."""
+    effort_building: PositiveInt = 200
+    """HNSW: candidates looked at when a row is added."""
+    effort_searching: PositiveInt = 128
+    """HNSW: candidates looked at in a search; more finds more and is slower."""
+
+
+class Search(Settings):
+    """How an index is asked."""
+
+    k: PositiveInt = 10
+    """How many neighbours to give for each query."""
+
+
+class Neighbour(BaseModel):
+    """A row that was found: its id, its cosine to the query, and its text or path."""
+
+    id: int
+    score: float
+    content: str
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Vectors of length 1, those of length 0 left as they are; (rows, dimension) float32."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+@stage("index", revision=1, name="{vectors}", keras=True)
+def build_index(out: Draft, vectors: Vectors, settings: BuildIndex = BuildIndex()) -> Facts:
+    """Index vectors for nearest-neighbour search by cosine, and measure how many true neighbours it finds.
+
+    Args:
+        vectors: the vectors of a dataset.
+    """
+    import faiss
+
+    ids, rows = read_vectors(vectors)
+    rows = unit_length(rows)
+    dimension = rows.shape[1]
+    if settings.method == "exact":
+        inner: Any = faiss.IndexFlatIP(dimension)
+    else:
+        inner = faiss.IndexHNSWFlat(dimension, settings.links, faiss.METRIC_INNER_PRODUCT)
+        inner.hnsw.efConstruction = settings.effort_building
+        inner.hnsw.efSearch = settings.effort_searching
+    index = faiss.IndexIDMap2(inner)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # several threads add in a racing order, and the graph would differ from call to call
+    try:
+        index.add_with_ids(rows, ids)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    faiss.write_index(index, str(out / "index.faiss"))
+    queries = rows[np.random.default_rng(0).permutation(len(rows))[:MOST_QUERIES]]
+    found = {"recall_at_10": recall(index, rows, ids, queries)}
+    details = {key: vectors.manifest.details[key] for key in ("encoder", "modality", "dimension")}
+    return Facts(rows=len(ids), metrics=found, details=details | {"method": settings.method})
+
+
+def recall(index: Any, rows: np.ndarray, ids: np.ndarray, queries: np.ndarray) -> metrics.Metric:
+    """Share of the true nearest rows that an index finds, per query, against exact search over the same rows."""
+    import faiss
+
+    k = min(RECALL_AT, len(rows))
+    exact = faiss.IndexFlatIP(rows.shape[1])
+    exact.add(rows)
+    _, true = exact.search(queries, k)
+    _, found = index.search(queries, k)
+    return metrics.mean(np.array([np.isin(line, ids[places]).mean() for line, places in zip(found, true, strict=True)]))
+
+
+def search(
+    index: Artifact | str,
+    queries: Sequence[Any] | Artifact,
+    settings: Search = Search(),
+    *,
+    encoder: Artifact | str | None = None,
+    root: Path | str | None = None,
+) -> list[list[Neighbour]]:
+    """Find the nearest rows of an index.
+
+    Args:
+        index: the index, or a reference to it.
+        queries: rows as its encoder takes them (texts, or paths of pictures), or a vectors artifact.
+        settings: how many neighbours.
+        encoder: what to encode the queries with; by default the encoder the index was built with.
+        root: where artifacts lie, for references.
+
+    Returns:
+        For each query its neighbours, the nearest first.
+
+    Raises:
+        UserError: when the queries come from another encoder than the index.
+    """
+    index = Artifact.open(index, root)
+    if index.manifest.kind != "index":
+        raise UserError(f"{index} is no index; build one with `embedkit build-index VECTORS`")
+    index.check()
+    engines.load_frameworks()  # TensorFlow before faiss: the other way round crashes on some machines
+    import faiss
+
+    vectors = index.inputs["vectors"]
+    made_by = vectors.inputs["encoder"]
+    if isinstance(queries, Artifact) and queries.manifest.kind != "vectors":
+        raise UserError(f"{queries} can't be searched for; give vectors, or texts or paths of pictures")
+    if isinstance(queries, Artifact):
+        _refuse_other(index, made_by, queries, queries.manifest.details.get("encoder"))
+        rows = read_vectors(queries.check())[1]
+    else:
+        chosen = Artifact.open(encoder, root) if encoder else made_by
+        _refuse_other(index, made_by, chosen, chosen.manifest.details.get("identity"))
+        rows = Encoder.open(chosen).encode(queries)
+    found = faiss.read_index(str(index / "index.faiss"))
+    scores, ids = found.search(unit_length(rows), min(settings.k, index.manifest.rows or 0))
+    dataset = vectors.inputs["dataset"].check()
+    lines = [zip(line.tolist(), near.tolist(), strict=True) for line, near in zip(ids, scores, strict=True)]
+    reached = [[(row, score) for row, score in line if row >= 0] for line in lines]  # -1 where a graph led to no further row
+    shown = iter([_shown(content) for content in fetch(dataset, [row for line in reached for row, _ in line])])
+    return [[Neighbour(id=row, score=score, content=next(shown)) for row, score in line] for line in reached]
+
+
+def _shown(content: dict[str, Any] | None) -> str:
+    """What of a row is shown: its text or the path of its picture."""
+    return str((content or {}).get("text") or (content or {}).get("path") or "")
+
+
+def _refuse_other(index: Artifact, made_by: Artifact, came: Artifact, identity: str | None) -> None:
+    ours = index.manifest.details["encoder"]
+    if identity != ours:
+        raise UserError(
+            f"{index} was built from vectors of {made_by}, but {came} "
+            f"{'is another encoder' if came.manifest.kind == 'encoder' else 'was made by another encoder'}; "
+            f"embed the queries with {made_by}"
+        )

@@ -1,0 +1,100 @@
+"""Which row is which, and which side of an evaluation it is on. Arrays in, arrays out.
+
+Ids and content hashes are int64, never negative. A split is drawn by comparing a hash with fixed bounds, so that adding
+rows moves no old one; equal contents have equal hashes, so that they fall on the same side.
+"""
+
+import hashlib
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+def hash64(data: bytes) -> int:
+    """The first 63 bits of BLAKE2b, as a non-negative int64."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 1
+
+
+def mix(values: np.ndarray, seed: int) -> np.ndarray:
+    """Hash int64 values with a seed into numbers that are uniform in [0, 1) (SplitMix64; Steele et al. 2014)."""
+    x = values.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def occurrences(values: np.ndarray) -> np.ndarray:
+    """For each value, how many equal ones came before it: [7, 8, 7] -> [0, 0, 1]."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0]) if len(values) else np.empty(0, int)
+    counts = np.empty(len(values), np.int64)
+    counts[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return counts
+
+
+def content_ids(content: np.ndarray) -> np.ndarray:
+    """Ids from content hashes: the hash itself for the first row of a content, a hash of hash and count for its copies."""
+    ids, copies = content.copy(), occurrences(content)
+    for row in np.flatnonzero(copies):
+        ids[row] = hash64(f"{content[row]} {copies[row]}".encode())
+    return ids
+
+
+def draw(hashes: np.ndarray, validation: float, test: float, seed: int) -> np.ndarray:
+    """Splits by hash.
+
+    Args:
+        hashes: (rows,) int64; equal ones come to the same side.
+        validation: share of rows for validation.
+        test: share of rows for testing.
+        seed: another seed, another draw.
+
+    Returns:
+        (rows,) int8, indices into SPLITS.
+    """
+    return _cut(mix(hashes, seed), validation, test)
+
+
+def draw_stratified(hashes: np.ndarray, strata: np.ndarray, validation: float, test: float, seed: int) -> np.ndarray:
+    """Splits with the same shares in each stratum; equal hashes still come to the same side. See `draw`."""
+    splits = np.zeros(len(hashes), np.int8)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        unique, inverse = np.unique(mix(hashes[rows], seed), return_inverse=True)
+        splits[rows] = _cut((np.arange(len(unique)) + 0.5) / len(unique), validation, test)[inverse]
+    return splits
+
+
+def draw_by_time(times: np.ndarray, validation: float, test: float) -> np.ndarray:
+    """The latest rows for testing, those before them for validation; rows of one moment stay together. See `draw`."""
+    ordered = np.sort(times)
+
+    def among_last(share: float) -> np.ndarray:
+        place = round(len(ordered) * (1 - share))
+        return times >= ordered[place] if place < len(ordered) else np.zeros(len(times), bool)
+
+    return np.select([among_last(test), among_last(test + validation)], [2, 1], 0).astype(np.int8)
+
+
+def _cut(uniform: np.ndarray, validation: float, test: float) -> np.ndarray:
+    return np.select([uniform < test, uniform < test + validation], [2, 1], 0).astype(np.int8)
+
+
+def straddling(content: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose equals are on another side.
+
+    Args:
+        content: (rows,) int64 content hashes.
+        splits: (rows,) int8 indices into SPLITS.
+
+    Returns:
+        (rows,) bool, true where an equal row is in another split, and (rows,) int8, the splits with those rows all on
+        the earliest side (train before validation before test), so that no test row was ever trained on.
+    """
+    _, inverse = np.unique(content, return_inverse=True)
+    lowest = np.full(inverse.max(initial=-1) + 1, len(SPLITS), np.int8)
+    highest = np.full_like(lowest, -1)
+    np.minimum.at(lowest, inverse, splits)
+    np.maximum.at(highest, inverse, splits)
+    return (lowest != highest)[inverse], lowest[inverse]

@@ -1,0 +1,409 @@
+"""Stages: what every step of embedkit promises, written once.
+
+A stage is a function of artifacts (and sources), and one frozen Settings. `@stage` gives it the promises:
+
+1. The call has a fingerprint: stage, revision, settings as given, content of its inputs.
+2. The same call again returns the same artifact, as long as its files verify.
+3. An interrupted call goes on: its draft is kept under its fingerprint, with the parts and checkpoints that were finished.
+4. Two callers get one artifact: the second waits for the first.
+5. What can be seen is complete: files, then checksums, then the manifest, then one rename.
+6. Random generators start from `settings.seed`; time and peak memory are measured; progress goes to stderr.
+
+The body gets a `Draft` to write to. What it writes directly is written anew by a resumed call; what it writes through
+`Draft.part` or `Draft.decide` is kept.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import time
+import typing
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from pydantic import BaseModel
+
+from embedkit import artifacts, progress
+from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, sha256
+from embedkit.environment import environment, peak_memory_bytes, reset_peak_memory
+from embedkit.settings import Settings, UserError
+from embedkit.sources import Source
+
+log = logging.getLogger(__name__)
+
+
+class Facts(BaseModel):
+    """What a stage's body says of what it made."""
+
+    rows: int | None = None
+    metrics: dict[str, Metric] = {}
+    verdict: str | None = None
+    notes: list[str] = []
+    details: dict[str, Any] = {}
+
+
+class Draft:
+    """An artifact in the making.
+
+    `draft / "name"` is where a file of the artifact goes; `draft.work / "name"` is for what helps to make it and isn't
+    published. Both outlive an interruption.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.files = folder / "files"
+        self.work = folder / "work"
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+        for path in folder.rglob("*.unfinished"):
+            path.unlink()
+
+    def __truediv__(self, name: str) -> Path:
+        path = self.files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """What `part` recorded of a finished part, or None where the part is missing, unfinished or damaged."""
+        sealed = _read_json(self._receipt(name))
+        receipt = sealed.get("receipt") if isinstance(sealed, dict) else None
+        path = self.files / name
+        if receipt is None or sealed.get("sha256") != _digest(receipt):
+            return None
+        if path.is_file() and path.stat().st_size == receipt["bytes"] and sha256(path) == receipt["sha256"]:
+            return receipt["facts"]
+        return None
+
+    def part(self, name: str, write: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
+        """Write one part, unless an earlier call finished it.
+
+        Args:
+            name: file name of the part in the artifact.
+            write: writes the file at the path it is given and returns what to record of it (plain JSON).
+
+        Returns:
+            What was recorded, now or by the call that finished the part.
+        """
+        facts = self.finished(name)
+        if facts is None:
+            path = self / name
+            unfinished = path.with_name(path.name + ".unfinished")
+            facts = json.loads(json.dumps(write(unfinished) or {}))  # as a resumed call will read it
+            sync(unfinished)
+            receipt = {"bytes": unfinished.stat().st_size, "sha256": sha256(unfinished), "facts": facts}
+            os.replace(unfinished, path)
+            write_json(self._receipt(name), {"receipt": receipt, "sha256": _digest(receipt)})
+        return facts
+
+    def decide(self, name: str, choose: Callable[[], Any]) -> Any:
+        """What `auto` comes to: chosen once, kept for a resumed call, recorded in the manifest. Plain JSON values."""
+        decisions = self.decisions
+        if name not in decisions:
+            write_json(self.work / "decisions.json", decisions | {name: choose()})
+        return self.decisions[name]
+
+    @contextlib.contextmanager
+    def kept_if_begun(self) -> Iterator[None]:
+        """Remove the draft when the block fails before it wrote anything: there is nothing to go on from."""
+        try:
+            yield
+        except BaseException:
+            if not any(path.is_file() for path in self.folder.rglob("*")):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    @property
+    def decisions(self) -> dict[str, Any]:
+        """All that was decided so far."""
+        return _read_json(self.work / "decisions.json") or {}
+
+    def _receipt(self, name: str) -> Path:
+        return self.work / "receipts" / f"{name}.json"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old text or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    sync(unfinished)
+    os.replace(unfinished, path)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk, so that the order of writing holds through a power cut too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+OPTIONS = {
+    "name": "Name of the artifact, for people; by default one made of the inputs' names.",
+    "root": "Where artifacts lie; by default the inputs' root, $EMBEDKIT_ARTIFACTS, or artifacts/ in the working directory.",
+}
+"""What every stage takes beside its inputs and settings, and the help for it."""
+Naming = str | Callable[[dict[str, str], Any], str]
+
+
+class Stage:
+    """A stage as its users see it: artifacts, sources and settings in, an artifact out.
+
+    Calling it takes the body's parameters but `out`, and by keyword `name` (of the artifact, for people; not part of the
+    fingerprint) and `root` (where artifacts lie; the inputs' root by default).
+    """
+
+    def __init__(self, body: Callable[..., Facts], kind: str, revision: int, name: Naming, keras: bool):
+        self.body, self.kind, self.revision, self.keras = body, kind, revision, keras
+        self.__name__ = body.__name__
+        functools.update_wrapper(self, body)
+        hints = typing.get_type_hints(body, include_extras=True)
+        parameters = list(inspect.signature(body).parameters.values())[1:]
+        *inputs, settings = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+        shown = [parameter.replace(annotation=str) if parameter.annotation is Source else parameter for parameter in inputs]
+        self.inputs: dict[str, Any] = {parameter.name: parameter.annotation for parameter in inputs}
+        self.Settings: type[Settings] = settings.annotation
+        self.naming = name or "-".join("{" + role + "}" for role in self.inputs)
+        options = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
+            for option in OPTIONS
+        ]
+        self.__signature__ = inspect.Signature([*shown, settings, *options], return_annotation=Artifact)
+
+    def __call__(self, *arguments: Any, name: str | None = None, root: Path | str | None = None, **named: Any) -> Artifact:
+        """Run the stage, or return what an earlier run of the same call published."""
+        bound = inspect.Signature(list(self.__signature__.parameters.values())[:-2]).bind(*arguments, **named)
+        bound.apply_defaults()
+        *given, settings = bound.arguments.values()
+        if not isinstance(settings, self.Settings):
+            raise UserError(f"{self.__name__} takes {self.Settings.__name__}(...) as its settings, not {settings!r}")
+        base = _root(root, [value for value in given if isinstance(value, Artifact)])
+        roles = {role: self._open(role, value, base) for role, value in zip(self.inputs, given, strict=True)}
+        fingerprint = self._fingerprint(roles, settings)
+        name = self._name(name, roles, settings)
+        with _readable_failures(base):
+            return self._reuse(base, fingerprint, name) or self._make(base, fingerprint, name, roles, settings)
+
+    def _open(self, role: str, value: Any, root: Path) -> "Artifact | Source":
+        annotation = self.inputs[role]
+        if annotation is Source:
+            return Source(value)
+        artifact = Artifact.open(value, root)
+        kinds = next((mark.names for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Kinds)), ())
+        if kinds and artifact.manifest.kind not in kinds:
+            raise UserError(f"{self.__name__} takes {' or '.join(kinds)} as its {role}, but {artifact} came; give it one of those")
+        return artifact
+
+    def _fingerprint(self, roles: "dict[str, Artifact | Source]", settings: Settings) -> str:
+        # Of an artifact the call counts beside the files, since a stage may look behind its input: the same vectors of the
+        # same texts with other labels are other training data.
+        contents = {
+            role: value.content() if isinstance(value, Source) else f"{value.manifest.fingerprint} {value.manifest.content}"
+            for role, value in roles.items()
+        }
+        call = {
+            "stage": self.__name__,
+            "revision": self.revision,
+            "settings": settings.model_dump(mode="json"),
+            "inputs": contents,
+        }
+        return _digest(call)
+
+    def _name(self, name: str | None, roles: "dict[str, Artifact | Source]", settings: Settings) -> str:
+        if name is None:
+            names = {role: value.stem if isinstance(value, Source) else value.manifest.name for role, value in roles.items()}
+            return (self.naming(names, settings) if callable(self.naming) else self.naming.format(**names))[:120]
+        if not NAME.fullmatch(name) or len(name) > 120:
+            raise UserError(f"{name!r} can't name an artifact; use up to 120 letters, digits, '.', '_' and '-'")
+        return name
+
+    def _reuse(self, base: Path, fingerprint: str, name: str) -> Artifact | None:
+        artifact = artifacts.find(base, self.kind, fingerprint)
+        if artifact:
+            log.info("%s: reused, made %s", artifact, artifact.manifest.created)
+            if artifact.manifest.name != name:
+                log.info("%s: the same call was published under this name; %r was not used", artifact, name)
+        return artifact
+
+    def _make(
+        self, base: Path, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
+    ) -> Artifact:
+        drafts = base / DRAFTS
+        try:
+            drafts.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            raise UserError(f"the root {base} can't be made ({error.strerror}: {error.filename}); name another") from error
+        with _alone(drafts / f"{fingerprint[:32]}.lock", self.__name__):
+            if artifact := self._reuse(base, fingerprint, name):
+                return artifact
+            for value in roles.values():
+                if isinstance(value, Artifact):
+                    value.check()
+            draft = Draft(drafts / fingerprint[:32])
+            sources = {role: value for role, value in roles.items() if isinstance(value, Source)}
+            log.info("%s: %s", self.__name__, f"goes on in {draft.folder}" if any(draft.work.iterdir()) else "starts")
+            if isinstance(next(iter(roles.values()), None), Artifact):
+                write_json(draft.folder / INPUTS, [str(value) for value in roles.values() if isinstance(value, Artifact)])
+            reset_peak_memory()
+            start = time.monotonic()
+            with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), draft.kept_if_begun():
+                facts = self.body(draft, *roles.values(), settings)
+            if self._fingerprint(roles, settings) != fingerprint:
+                shutil.rmtree(draft.folder)
+                changed = " and ".join(source.shown for source in sources.values())
+                raise UserError(f"{changed} changed while it was read; make the same call again when nobody writes to it")
+            manifest = Manifest(
+                kind=self.kind,
+                name=name,
+                version="",
+                fingerprint=fingerprint,
+                stage=self.__name__,
+                revision=self.revision,
+                settings=settings.model_dump(mode="json"),
+                source=next(({"text": source.shown, "sha256": source.content()} for source in sources.values()), None),
+                inputs=[
+                    Input(role=role, ref=str(value), fingerprint=value.manifest.fingerprint)
+                    for role, value in roles.items()
+                    if isinstance(value, Artifact)
+                ],
+                decisions=draft.decisions,
+                environment=environment(),
+                seconds=round(time.monotonic() - start, 3),
+                peak_memory_bytes=peak_memory_bytes(),
+                **facts.model_dump(),
+            )
+            return _publish(draft, base, manifest)
+
+
+def stage(kind: str, revision: int, name: Naming = "", keras: bool = False) -> Callable[[Callable[..., Facts]], Stage]:
+    """Make a stage of a function `body(out: Draft, *inputs, settings) -> Facts`.
+
+    Args:
+        kind: the kind of artifact it publishes.
+        revision: raised by hand when the body's result changes for the same input, so that old artifacts aren't reused.
+        name: the default name of what it makes: a template of the inputs' names, or a function of them and the settings; by
+            default the inputs' names.
+        keras: whether the body computes with Keras, whose generators and names are then reset first.
+    """
+    return lambda body: Stage(body, kind, revision, name, keras)
+
+
+def _root(root: Path | str | None, inputs: list[Artifact]) -> Path:
+    roots = {artifact.root for artifact in inputs} | ({artifacts.root_at(root)} if root else set())
+    if len(roots) > 1:
+        raise UserError(
+            f"a lineage can't cross roots, but there are {len(roots)} ({', '.join(sorted(map(str, roots)))}); "
+            "make or copy everything under one"
+        )
+    return roots.pop() if roots else artifacts.default_root()
+
+
+@contextlib.contextmanager
+def _alone(path: Path, stage: str) -> Iterator[None]:
+    """Hold the lock of a draft. The kernel lets go of it when its holder dies, however it dies."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log.info("%s: another process is making this; waiting for it", stage)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, keras: bool) -> Iterator[None]:
+    """Start all random generators from the seed, and give the caller's Python and numpy states back afterwards."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        if keras:
+            from embedkit.engines import own_keras, start_keras
+
+            with own_keras():
+                start_keras(seed)
+                yield
+        else:
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextlib.contextmanager
+def _readable_failures(base: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one sentence; the draft stays, so the same call goes on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number, where = getattr(error, "errno", None), getattr(error, "filename", None) or base
+        words = {
+            errno.ENOSPC: "there is no space left on the disk",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EACCES: "there is no permission to read or write",
+            errno.EPERM: "there is no permission to read or write",
+            errno.EROFS: "the disk can't be written to",
+            **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "there is a file where a folder is needed"),
+        }
+        if number not in words and re.search(r"[Nn]o space left on device", str(error)):  # libraries in C lose the number
+            number = errno.ENOSPC
+        if number not in words:
+            raise
+        advice = "mend that and make the same call again: it goes on where it stopped"
+        raise UserError(f"{words[number]} ({where}); {advice}") from error
+
+
+def _publish(draft: Draft, base: Path, manifest: Manifest) -> Artifact:
+    """Files, then checksums, then the manifest, then one rename."""
+    files = []
+    for path in sorted(path for path in draft.files.rglob("*") if path.is_file() and path != draft.files / "manifest.json"):
+        sync(path)
+        files.append(File(path=path.relative_to(draft.files).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
+    folder = base / manifest.kind / manifest.name
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    if older := artifacts.versions(folder):  # versions of a name sort by their second, so a newer one must have a later one
+        newest = datetime.strptime(older[-1].name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        now = max(now, newest + timedelta(seconds=1))
+    version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
+    finished = manifest.model_copy(update={"files": files, "version": version, "created": now.isoformat(timespec="seconds")})
+    (draft.files / "manifest.json").write_bytes(finished.sealed())
+    sync(draft.files / "manifest.json")
+    for inner in (draft.files, *(path for path in draft.files.rglob("*") if path.is_dir())):
+        sync(inner)
+    os.rename(draft.files, folder / version)
+    sync(folder)
+    shutil.rmtree(draft.folder, ignore_errors=True)
+    artifact = Artifact.at(folder / version)
+    rows = "" if finished.rows is None else f"{finished.rows:,} rows "
+    log.info("%s: published, %sin %.1f s", artifact, rows, finished.seconds)
+    return artifact

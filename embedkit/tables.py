@@ -1,0 +1,241 @@
+"""What `embedkit artifacts` prints: tables and trees that fit 80 columns, or JSON."""
+
+import json
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from embedkit.artifacts import DRAFTS, Artifact, prunable, remove, root_at, scan
+from embedkit.artifacts import list_artifacts as find_all
+from embedkit.comparison import against
+from embedkit.reports import bars
+from embedkit.settings import UserError, not_among
+
+ABANDONED_SECONDS = 24 * 3600
+"""A draft that nobody holds and nobody touched for a day is not going to be resumed."""
+
+
+def console() -> Console:
+    """A console on stdout; 80 columns where there is no terminal, so that logs and pipes look alike."""
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # names may hold brackets
+    found = Console(**plain)
+    return found if found.is_terminal else Console(width=80, **plain)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1,000: 22.7 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def total_bytes(artifact: Artifact) -> int:
+    """Bytes of all files of an artifact."""
+    return sum(file.bytes for file in artifact.manifest.files)
+
+
+def list_artifacts(kind: str | None, root: Path | None, as_json: bool) -> None:
+    """Print the artifacts under a root."""
+    found = find_all(root)
+    if kind is not None and not any(artifact.manifest.kind == kind for artifact in found):
+        raise not_among("kind", kind, sorted({artifact.manifest.kind for artifact in found}), hint=f"in {root_at(root)}")
+    found = [artifact for artifact in found if kind in (None, artifact.manifest.kind)]
+    if as_json:
+        print(json.dumps([artifact.manifest.model_dump(mode="json") | {"ref": str(artifact)} for artifact in found]))
+        return
+    if not found:
+        print(f"no artifacts in {root_at(root)}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("artifact", overflow="fold")
+    for name in ("version", "rows", "size"):
+        table.add_column(name, justify="left" if name == "version" else "right", no_wrap=True)
+    for artifact in found:
+        manifest = artifact.manifest
+        rows = "" if manifest.rows is None else f"{manifest.rows:,}"
+        table.add_row(f"{manifest.kind}/{manifest.name}", manifest.version, rows, size(total_bytes(artifact)))
+    console().print(table)
+
+
+def show(reference: str, root: Path | None, as_json: bool) -> None:
+    """Print one artifact."""
+    artifact = Artifact.open(reference, root)
+    manifest = artifact.manifest
+    if as_json:
+        print(manifest.model_dump_json(indent=1))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def line(name: str, value: Any) -> None:
+        table.add_row(name, Text(str(value)))
+
+    line("artifact", artifact)
+    cost = f"{manifest.seconds:,.1f} s, peak {size(manifest.peak_memory_bytes)}"
+    line("made", f"{_moment(manifest.created)} by {manifest.stage} in {cost}")
+    if manifest.source:
+        line("source", manifest.source["text"])
+    for given in manifest.inputs:
+        line(given.role, given.ref)
+    if manifest.rows is not None:
+        line("rows", f"{manifest.rows:,}")
+    if manifest.verdict:
+        line("verdict", manifest.verdict)
+    for name, metric in manifest.metrics.items():
+        line(name, metric)
+    for note in manifest.notes:
+        line("note", note)
+    for name, value in _flat(manifest.settings).items():
+        line(f"--{name.replace('_', '-')}", value)
+    for name, value in manifest.decisions.items():
+        line(f"decided {name}", value)
+    for name, value in manifest.details.items():
+        text = json.dumps(value, ensure_ascii=False)
+        line(name, text if len(text) <= 200 else text[:200] + " ...")
+    line("files", f"{len(manifest.files)} in {artifact.path}, {size(total_bytes(artifact))}")
+    console().print(table)
+
+
+def _moment(created: str) -> str:
+    return f"{datetime.fromisoformat(created):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def lineage(reference: str, root: Path | None) -> None:
+    """Print what an artifact was made from, as a tree."""
+
+    def grow(artifact: Artifact, role: str, tree: Tree | None) -> Tree:
+        text = Text.assemble((f"{role}: " if role else "", "dim"), str(artifact))
+        if artifact.manifest.source:
+            text.append(f"  from {artifact.manifest.source['text']}", "dim")
+        branch = tree.add(text) if tree else Tree(text)
+        for name, given in artifact.inputs.items():
+            grow(given, name, branch)
+        return branch
+
+    console().print(grow(Artifact.open(reference, root), "", None))
+
+
+def verify(reference: str | None, root: Path | None) -> None:
+    """Check artifacts and print what was found.
+
+    Raises:
+        UserError: when any is damaged.
+    """
+    given = [(Path(), Artifact.open(reference, root))] if reference else list(scan(root))
+    if not given:
+        print(f"no artifacts in {root_at(root)}")
+        return
+    damaged = 0
+    for folder, artifact in given:
+        problems = ["manifest.json doesn't fit its own checksum"] if artifact is None else artifact.problems()
+        damaged += bool(problems)
+        for problem in problems:
+            print(f"{artifact or folder}: {problem}")
+    if damaged:
+        raise UserError(f"{damaged} of {len(given)} artifacts are damaged; make them again with the calls that made them")
+    print(f"{len(given)} {'artifact is' if len(given) == 1 else 'artifacts are'} as published")
+
+
+def compare(left: str, right: str, root: Path | None) -> None:
+    """Print in what two artifacts differ."""
+    pair = Artifact.open(left, root), Artifact.open(right, root)
+    if pair[0].manifest.kind != pair[1].manifest.kind:
+        raise UserError(f"{pair[0]} and {pair[1]} are of different kinds; compare two of one kind")
+    facts = [_facts(artifact) for artifact in pair]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", style="bold", overflow="fold")
+    for artifact in pair:
+        table.add_column(str(artifact), overflow="fold")
+    for name in dict.fromkeys([*facts[0], *facts[1]]):
+        values = [facts[side].get(name, "") for side in (0, 1)]
+        if values[0] != values[1]:
+            table.add_row(name, *(Text(value) for value in values))
+    if table.row_count:
+        console().print(table)
+    else:
+        print(f"{pair[0]} and {pair[1]} don't differ")
+
+
+def _facts(artifact: Artifact) -> dict[str, str]:
+    manifest = artifact.manifest
+    facts = {"rows": "" if manifest.rows is None else f"{manifest.rows:,}"}
+    facts |= {name: str(metric) for name, metric in manifest.metrics.items()}
+    facts |= {given.role: given.ref for given in manifest.inputs}
+    facts |= {"source": json.dumps(manifest.source)} if manifest.source else {}
+    facts |= {f"--{name.replace('_', '-')}": str(value) for name, value in _flat(manifest.settings).items()}
+    facts |= {f"decided {name}": str(value) for name, value in manifest.decisions.items()}
+    facts |= {name: str(value) for name, value in _flat(manifest.environment).items()}
+    return facts | {"seconds": f"{manifest.seconds:.1f}", "content": manifest.content[:16]}
+
+
+def prune(keep: int, yes: bool, root: Path | None) -> None:
+    """Remove, or list, artifacts that can go, and drafts that nobody will resume."""
+    if keep < 1:
+        raise UserError(f"keep can't be {keep}: one version of each name stays at least; remove a whole name's folder by hand")
+    base = root_at(root)
+    going, drafts = prunable(base, keep), _abandoned(base)
+    freed = sum(map(total_bytes, going))
+    for artifact in going:
+        print(f"{'removed' if yes else 'would remove'} {artifact}")
+        if yes:
+            remove(artifact)
+    for draft in drafts:
+        freed += sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+        print(f"{'removed' if yes else 'would remove'} the unfinished {draft.relative_to(base)}")
+        if yes:
+            shutil.rmtree(draft)
+    if not going and not drafts:
+        print("nothing to remove")
+    else:
+        print(f"{size(freed)} {'freed' if yes else 'would be freed; add --yes to remove them'}")
+
+
+def _abandoned(base: Path) -> list[Path]:
+    """Drafts that no process holds and that were last written a day ago, and graves that a removal left."""
+    found = []
+    for folder in sorted((base / DRAFTS).glob("*/")):
+        lock = filelock.FileLock(base / DRAFTS / f"{folder.name}.lock")
+        try:
+            with lock.acquire(timeout=0):  # only now does nobody write there
+                newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+                if folder.name.startswith("removed-") or time.time() - newest > ABANDONED_SECONDS:
+                    found.append(folder)
+        except filelock.Timeout:
+            continue
+    return found
+
+
+def chain(made: list[Artifact]) -> None:
+    """Print what a chain of stages made: reference, seconds, and the measure of each head beside those of its controls."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("made", overflow="fold")
+    table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("measured on test rows", overflow="fold")
+    for artifact in made:
+        name, metric = next(iter(artifact.manifest.metrics.items()), ("", None))
+        words = f"{name} {metric}" if metric else ""
+        table.add_row(f"{artifact.manifest.kind}/{artifact.manifest.name}", f"{artifact.manifest.seconds:.1f}", words)
+    console().print(table)
+    heads = [artifact for artifact in made if artifact.manifest.kind == "classifier"]
+    verdict = against(heads[0], heads[1:])
+    picture = made[0].root / "quickstart.png"
+    bars(heads, verdict, picture)
+    print(f"\n{verdict}\nartifacts lie in {made[0].root}, and {picture.name} there shows this")

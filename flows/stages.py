@@ -1,0 +1,46 @@
+"""Every stage as a flow of its own. The parameters are read from the stage; nothing is restated."""
+
+import inspect
+from typing import Any
+
+from prefect import Flow
+
+import embedkit
+from embedkit.artifacts import Artifact
+from embedkit.stages import OPTIONS, Stage
+from flows.steps import reference, step
+
+
+class StageFlow(Flow[Any, Any]):
+    """A flow that may be called with artifacts, and is recorded with their references: a run can be repeated from the UI."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run the stage as a flow."""
+        return super().__call__(*map(reference, arguments), **{name: reference(value) for name, value in named.items()})
+
+
+def flow_of(stage: Stage) -> StageFlow:
+    """A stage as a flow with the stage's own parameters, artifacts as references, and its docstring."""
+
+    def body(*arguments: Any, **named: Any) -> Artifact:
+        return step(stage)(*arguments, **named)
+
+    parameters = stage.__signature__.parameters.values()
+    shown = [parameter.replace(annotation=str) if parameter.name in stage.inputs else parameter for parameter in parameters]
+    body.__name__ = body.__qualname__ = stage.__name__
+    body.__doc__ = (stage.__doc__ or "").rstrip() + "".join(f"\n        {name}: {help}" for name, help in OPTIONS.items())
+    body.__signature__ = inspect.Signature(shown, return_annotation=Artifact)  # pyright: ignore[reportFunctionMemberAccess]
+    return StageFlow(body, name=stage.__name__.replace("_", "-"), persist_result=False)
+
+
+load_images = flow_of(embedkit.load_images)
+load_texts = flow_of(embedkit.load_texts)
+load_table = flow_of(embedkit.load_table)
+import_encoder = flow_of(embedkit.import_encoder)
+make_control = flow_of(embedkit.make_control)
+pretrain_autoencoder = flow_of(embedkit.pretrain_autoencoder)
+embed = flow_of(embedkit.embed)
+train_head = flow_of(embedkit.train_head)
+build_index = flow_of(embedkit.build_index)
+
+FLOWS = [load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, embed, train_head, build_index]

@@ -1,0 +1,184 @@
+"""embed: every row of a dataset, once and in order, part by part."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from embedkit import (
+    Artifact,
+    Embed,
+    Encoder,
+    ImportEncoder,
+    LoadImages,
+    LoadTexts,
+    UserError,
+    embed,
+    import_encoder,
+    load_images,
+    load_table,
+    load_texts,
+)
+from embedkit.datasets import read_contents, read_rows
+from embedkit.embedding import read_vectors, write_vectors
+
+WORDS = "the a cat dog sat ran on mat moon red blue green good bad film".split()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A root for artifacts that several tests look at."""
+    return tmp_path_factory.mktemp("embedding")
+
+
+@pytest.fixture(scope="module")
+def texts(place):
+    """50 short texts of different lengths, in two files of rows."""
+    random = np.random.default_rng(0)
+    lines = [f"{' '.join(random.choice(WORDS, random.integers(1, 30)))} {number}" for number in range(50)]
+    (place / "lines.txt").write_text("\n".join(lines) + "\n")
+    return load_texts(place / "lines.txt", LoadTexts(rows_per_part=20), root=place)
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert, place):
+    return import_encoder(tiny_bert, root=place)
+
+
+@pytest.fixture(scope="module")
+def encoder(bert):
+    return Encoder.open(bert)
+
+
+@pytest.fixture(scope="module")
+def vectors(texts, bert):
+    return embed(texts, bert, Embed(rows_per_part=20))
+
+
+@pytest.fixture(scope="module")
+def pictures(place):
+    """Nine pictures of three sizes."""
+    random = np.random.default_rng(0)
+    for number in range(9):
+        pixels = random.integers(0, 256, (16 + 4 * (number % 3), 20, 3)).astype(np.uint8)
+        (place / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(place / "pictures" / f"{number}.png")
+    return load_images(place / "pictures", LoadImages(rows_per_part=4), root=place)
+
+
+def test_each_row_has_the_vector_that_its_encoder_gives(texts, encoder, vectors):
+    ids, found = read_vectors(vectors)
+    assert ids.tolist() == read_rows(texts)["id"].to_pylist()
+    assert (found.shape, found.dtype) == ((50, 16), np.float32)
+    rows = read_contents(texts, 0, 50)["text"].to_pylist()
+    assert (found * encoder.encode(rows)).sum(axis=1).min() > 1 - 1e-6
+
+
+def test_pictures_are_embedded_like_texts(pictures, nested_network, place):
+    artifact = import_encoder(nested_network, root=place)
+    ids, found = read_vectors(embed(pictures, artifact, Embed(rows_per_part=4)))
+    assert ids.tolist() == read_rows(pictures)["id"].to_pylist()
+    paths = [place / "pictures" / f"{number}.png" for number in range(9)]
+    assert found == pytest.approx(Encoder.open(artifact).encode(paths), rel=1e-5, abs=1e-5)
+
+
+def test_a_part_is_ids_and_fixed_size_lists_of_float32(vectors):
+    paths = sorted(path.name for path in vectors.path.glob("*.parquet"))
+    assert paths == ["vectors-00000.parquet", "vectors-00001.parquet", "vectors-00002.parquet"]
+    tables = [pq.read_table(vectors / name) for name in paths]
+    assert [len(table) for table in tables] == [20, 20, 10]
+    assert tables[0].schema.types == [pa.int64(), pa.list_(pa.float32(), 16)]
+
+
+def test_the_manifest_says_what_made_the_vectors(vectors, bert):
+    assert vectors.manifest.rows == 50
+    assert vectors.manifest.details == {
+        "encoder": bert.manifest.details["identity"],
+        "modality": "texts",
+        "dimension": 16,
+        "normalised": True,
+        "parts": 3,
+    }
+    assert [given.role for given in vectors.manifest.inputs] == ["dataset", "encoder"]
+
+
+def test_the_size_of_parts_changes_no_vector(texts, bert, vectors):
+    ids, found = read_vectors(vectors)
+    for rows_per_part, parts in ((7, 8), (50, 1)):
+        other_ids, other = read_vectors(embed(texts, bert, Embed(rows_per_part=rows_per_part), name=f"by-{rows_per_part}"))
+        assert other_ids.tolist() == ids.tolist()
+        assert (other * found).sum(axis=1).min() > 1 - 1e-6
+        assert len(list(Artifact.open(f"vectors/by-{rows_per_part}", texts.root).path.glob("*.parquet"))) == parts
+
+
+def test_vectors_are_called_after_both_their_inputs(vectors):
+    assert vectors.manifest.name == "lines-tiny-bert"
+
+
+def test_an_encoder_of_another_modality_is_refused(texts, pictures, bert, nested_network, place):
+    words = "encoder/tiny-bert@.* embeds texts, but images/pictures@.* holds images; give it an encoder for images"
+    with pytest.raises(UserError, match=words):
+        embed(pictures, bert)
+    with pytest.raises(UserError, match="embeds images, but texts/lines@.* holds texts; give it an encoder for texts"):
+        embed(texts, import_encoder(nested_network, root=place))
+
+
+def test_a_table_needs_an_encoder_for_tables(place, bert):
+    (place / "table.csv").write_text("size,colour\n1,red\n2,blue\n")
+    with pytest.raises(UserError, match="embeds texts, but table/table@.* holds table; give it an encoder for table"):
+        embed(load_table(place / "table.csv", root=place), bert)
+
+
+def test_inputs_of_the_wrong_kind_are_refused(texts, bert, vectors):
+    with pytest.raises(UserError, match="embed takes images or texts or table as its dataset, but encoder/tiny-bert@.* came"):
+        embed(bert, bert)
+    with pytest.raises(UserError, match="embed takes encoder as its encoder, but vectors/lines-tiny-bert@.* came; give it one"):
+        embed(texts, vectors)
+
+
+def test_a_damaged_encoder_is_refused_before_anything_is_embedded(texts, bert, place, tmp_path):
+    root = tmp_path / "root"
+    for artifact in (texts, bert):
+        shutil.copytree(artifact.path, root / artifact.path.relative_to(place))
+    copy = Artifact.open("encoder/tiny-bert", root)
+    data = bytearray((copy / "model.keras").read_bytes())
+    data[-200] ^= 255
+    (copy / "model.keras").write_bytes(data)
+    with pytest.raises(UserError, match="encoder/tiny-bert@.* is damaged: model.keras doesn't fit its checksum"):
+        embed("texts/lines", "encoder/tiny-bert", root=root)
+    assert not (root / "vectors").exists()
+
+
+def test_a_vector_that_is_not_finite_names_its_row(tmp_path):
+    vectors = np.ones((3, 2), np.float32)
+    vectors[1, 1] = np.inf
+    words = "the vector of row 8 is not finite; look at that row, or check the encoder's weights"
+    with pytest.raises(UserError, match=words):
+        write_vectors(tmp_path / "part.parquet", np.array([7, 8, 9]), vectors)
+    assert not (tmp_path / "part.parquet").exists()
+
+
+def test_what_is_written_is_read_bit_for_bit(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    vectors[0] = [np.finfo(np.float32).tiny / 4, -0.0, np.finfo(np.float32).max]  # a subnormal, a signed zero, the largest
+    ids = np.array([2**63 - 1, 0, 1, 2, 3])
+    write_vectors(tmp_path / "part.parquet", ids, vectors)
+    table = pq.read_table(tmp_path / "part.parquet")
+    assert table["id"].to_numpy().tolist() == ids.tolist()
+    assert table["vector"].combine_chunks().flatten().to_numpy().tobytes() == vectors.tobytes()
+
+
+def test_the_same_part_has_the_same_bytes(texts, bert, vectors, tmp_path, place):
+    root = tmp_path / "root"
+    for artifact in (texts, bert):
+        shutil.copytree(artifact.path, root / artifact.path.relative_to(place))
+    again = embed("texts/lines", "encoder/tiny-bert", Embed(rows_per_part=20), root=root)
+    assert again.manifest.files == vectors.manifest.files
+
+
+def test_an_encoder_learned_from_the_dataset_lends_its_name(texts, tiny_bert):
+    own = import_encoder(tiny_bert, ImportEncoder(pooling="cls"), name="lines-cls", root=texts.root)
+    assert embed(texts, own).manifest.name == "lines-cls"

@@ -1,0 +1,164 @@
+"""Flows: one body with a server and without, forms that read the stages, and a real server with served flows."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+import embedkit
+from embedkit import LoadTexts, MakeControl, PretrainAutoencoder, TrainHead, Training, UserError
+from embedkit.artifacts import Artifact, list_artifacts
+from embedkit.autoencoder import ConvNet
+
+pytestmark = [
+    pytest.mark.prefect,
+    pytest.mark.filterwarnings("default"),  # Prefect's server warns of its own dependencies in its own threads
+]
+QUICK = PretrainAutoencoder(network=ConvNet(side=8, dimension=8, channels=4), training=Training(epochs=2))
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A Prefect server for this session, without heartbeats."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    import flows  # noqa: F401  its settings come before Prefect
+
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def client():
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
+
+
+def run_pipeline(run, photos):
+    return run(source=str(photos), autoencoder=QUICK, head=TrainHead(training=Training(epochs=3)))
+
+
+def test_every_stage_is_a_flow_of_its_own_name():
+    from flows.stages import FLOWS
+
+    assert [flow.fn.__name__ for flow in FLOWS] == list(embedkit.STAGES)
+    assert [flow.name for flow in FLOWS] == [name.replace("_", "-") for name in embedkit.STAGES]
+
+
+def test_the_form_of_a_flow_is_read_from_its_stage():
+    from flows.stages import FLOWS
+
+    for flow, name in zip(FLOWS, embedkit.STAGES, strict=True):
+        stage = getattr(embedkit, name)
+        form = json.loads(flow.parameters.model_dump_json())
+        assert list(form["properties"]) == [*stage.inputs, "settings", "name", "root"]
+        for role in stage.inputs:
+            assert form["properties"][role]["type"] == "string" and form["properties"][role]["description"]
+        fields = form["definitions"][stage.Settings.__name__]["properties"]
+        assert [field["position"] for field in fields.values()] == list(range(len(stage.Settings.model_fields)))
+        assert list(fields) == list(stage.Settings.model_fields)
+        for field, described in stage.Settings.model_fields.items():
+            assert fields[field].get("description", described.description) == described.description
+
+
+def test_a_step_outside_a_flow_is_the_stage_itself(reviews):
+    from flows.steps import step
+
+    assert step(embedkit.load_texts)(str(reviews)) == embedkit.load_texts(str(reviews))
+
+
+def test_the_pipeline_runs_with_no_server_and_its_pages_show_verdict_measures_pictures_and_lineage(photos):
+    from embedkit.reports import markdown
+    from flows.pipeline import pipeline
+
+    made = run_pipeline(pipeline.fn, photos)
+    kinds = [artifact.manifest.kind for artifact in made]
+    assert kinds == ["images", *["encoder"] * 4, *["vectors"] * 4, *["classifier"] * 4, "index"]
+    names = [artifact.manifest.name for artifact in made if artifact.manifest.kind == "classifier"]
+    assert names == ["photos-autoencoder", "photos-pixels", "photos-pca", "photos-random"]
+    head = made[kinds.index("classifier")]
+    page = markdown(head)
+    assert head.manifest.verdict in page and "| accuracy |" in page and "guessing_accuracy" in page
+    assert 'a0["classifier/photos-autoencoder"]' in page and "-->|vectors| a0" in page
+    assert "data:image/png;base64," in markdown(made[1])
+
+
+def test_a_flow_run_publishes_what_the_plain_call_publishes(server, photos):
+    from flows.pipeline import pipeline
+
+    made = run_pipeline(pipeline, photos)
+    assert run_pipeline(pipeline.fn, photos) == made
+    with client() as api:
+        run = max(api.read_flow_runs(), key=lambda run: run.start_time)
+        tasks = api.read_task_runs()
+        shown = {artifact.key for artifact in api.read_artifacts()}
+    assert run.state_name == "Completed"
+    assert {"load_images", "pretrain_autoencoder", "make_control", "embed", "train_head", "build_index"} <= {t.name for t in tasks}
+    assert {"images-photos", "encoder-photos-autoencoder", "classifier-photos-pca", "index-photos-autoencoder"} <= shown
+
+
+def test_a_flow_takes_artifacts_or_references_and_is_recorded_with_references(server, photos):
+    from flows.stages import embed, load_images, make_control
+
+    pictures = load_images(str(photos))
+    control = make_control(pictures, MakeControl(control="pixels", network=ConvNet(side=4)))
+    vectors = embed(str(pictures), str(control), name="called")
+    assert isinstance(vectors, Artifact) and vectors.manifest.name == "called"
+    with client() as api:
+        recorded = [run.parameters for run in api.read_flow_runs() if run.parameters.get("dataset") == str(pictures)]
+    assert any(parameters.get("encoder") == str(control) for parameters in recorded)
+
+
+def test_a_flow_fails_with_the_stages_own_sentence(server, reviews):
+    from flows.stages import load_texts
+
+    with pytest.raises(UserError, match="text column 'txt' is not known; did you mean 'text'"):
+        load_texts(str(reviews), LoadTexts(text_column="txt"))
+    with client() as api:
+        failed = max(api.read_flow_runs(), key=lambda run: run.start_time)
+    assert failed.state_name == "Failed" and "did you mean 'text'" in failed.state.message
+
+
+@pytest.mark.slow
+def test_the_ui_command_serves_every_flow_and_stops_cleanly(tmp_path):
+    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "EMBEDKIT_ARTIFACTS": str(tmp_path / "made")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")} | home
+    command = [sys.executable, "-m", "embedkit", "ui", "--port", "4733"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+        try:
+            deadline = time.monotonic() + 120
+            while len(names := _deployments()) < len(embedkit.STAGES) + 1 and time.monotonic() < deadline:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(1)
+            assert set(names) == {"pipeline", *(name.replace("_", "-") for name in embedkit.STAGES)}
+            run = {"parameters": {"source": "builtin:digits"}, "state": {"type": "SCHEDULED"}}
+            _post(f"deployments/{names['load-images']}/create_flow_run", run)
+            while not list_artifacts(tmp_path / "made") and time.monotonic() < deadline:
+                time.sleep(1)
+            assert [str(a).partition("@")[0] for a in list_artifacts(tmp_path / "made")] == ["images/digits"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    assert not _deployments(), "the server stopped with the command"
+
+
+def _post(path, body):
+    data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:4733/api/{path}", data, headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _deployments():
+    try:
+        flows = {flow["id"]: flow["name"] for flow in _post("flows/filter", {})}
+        return {flows[deployment["flow_id"]]: deployment["id"] for deployment in _post("deployments/filter", {})}
+    except OSError:
+        return {}

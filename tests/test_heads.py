@@ -1,0 +1,594 @@
+"""train_head: what it learns, that it says how well, and when it would be wrong to go on.
+
+Rows are texts that spell their own vectors, such as `0.5 -1.25 3`, so that data with known answers can be written down.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SHARED
+
+from embedkit import (
+    Artifact,
+    Embed,
+    ImportEncoder,
+    LoadImages,
+    LoadTexts,
+    Settings,
+    TrainHead,
+    Training,
+    UserError,
+    embed,
+    engines,
+    import_encoder,
+    load_images,
+    load_texts,
+    metrics,
+    train_head,
+)
+from embedkit.artifacts import Dataset, EncoderArtifact, remove
+from embedkit.datasets import read_contents, read_rows
+from embedkit.embedding import read_vectors, write_vectors
+from embedkit.heads import Task, _build
+from embedkit.leaks import record_fitted
+from embedkit.readers import ReadFiles
+from embedkit.stages import Draft, Facts, stage
+
+engines.load_frameworks()
+
+import keras  # noqa: E402  after the frameworks were loaded quietly
+
+SHORT = TrainHead(training=Training(epochs=3))
+SPLIT = LoadTexts(split_column="split")
+
+
+class Learn(Settings):
+    """What the stand-in for an encoder learns from."""
+
+    rows: int = 0
+    """The first so many rows of the dataset."""
+
+
+@stage("encoder", revision=1)
+def learn(out: Draft, dataset: Dataset, settings: Learn = Learn()) -> Facts:
+    """Learn from the first rows of a dataset, or from none."""
+    (out / "encoder.json").write_text("{}")
+    return Facts(rows=record_fitted(out, read_rows(dataset).slice(0, settings.rows)))
+
+
+class Spell(Settings):
+    """How spelled vectors are changed."""
+
+    rotation: int | None = None
+    """Seed of a random rotation."""
+    scale: float = 1.0
+    """Factor on all numbers."""
+
+
+@stage("vectors", revision=1)
+def spell(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Spell = Spell()) -> Facts:
+    """Read each row's vector from its text."""
+    rows = read_contents(dataset, 0, dataset.manifest.rows)["text"].to_pylist()
+    vectors = settings.scale * np.array([[float(number) for number in row.split()] for row in rows])
+    if settings.rotation is not None:
+        size = vectors.shape[1]
+        vectors = vectors @ np.linalg.qr(np.random.default_rng(settings.rotation).normal(size=(size, size)))[0]
+    write_vectors(out / "vectors-00000.parquet", read_rows(dataset)["id"].to_numpy(), vectors.astype(np.float32))
+    return Facts(rows=len(rows), details={"encoder": "5" * 64, "modality": "texts", "dimension": vectors.shape[1], "parts": 1})
+
+
+def dataset(path, inputs, labels, splits=None, settings=SPLIT, root=None):
+    """A dataset of spelled vectors; three train rows for each validation and test row, unless said otherwise."""
+    splits = splits or [("train", "train", "train", "validation", "test")[row % 5] for row in range(len(inputs))]
+    lines = [
+        f"{' '.join(f'{number:.4f}' for number in row)}\t{'' if label is None else label}\t{split}\n"
+        for row, label, split in zip(inputs, labels, splits, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("text\tlabel\tsplit\n" + "".join(lines))
+    return load_texts(path, settings, root=root)
+
+
+def vectors_of(rows, settings=Spell()):
+    return spell(rows, learn(rows), settings)
+
+
+def clouds(count=300, classes=3, seed=0, apart=1.5):
+    """Points around corners, one corner a class, and the names of their classes."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    return random.normal(size=(count, 4)) + apart * np.eye(4)[labels], [f"class {label}" for label in labels]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A root for artifacts that several tests look at."""
+    return tmp_path_factory.mktemp("heads")
+
+
+@pytest.fixture(scope="module")
+def corners(place):
+    """Vectors of three classes."""
+    return vectors_of(dataset(place / "corners.tsv", *clouds(), root=place))
+
+
+@pytest.fixture(scope="module")
+def classifier(corners):
+    """A linear head on them."""
+    return train_head(corners)
+
+
+def predictions(classifier):
+    return pq.read_table(classifier / "predictions.parquet").to_pydict()
+
+
+def split_of(vectors):
+    """Inputs and labels of a vectors artifact: train, validation, test."""
+    rows, (_, inputs) = read_rows(vectors.inputs["dataset"]), read_vectors(vectors)
+    names, labels = np.array(rows["split"].to_pylist()), np.array(rows["label"].to_pylist())
+    return [(inputs[names == name], labels[names == name]) for name in ("train", "validation", "test")]
+
+
+# One class a row ----------------------------------------------------------------------------------------------------
+
+
+def test_a_linear_head_is_as_good_as_scikit_learns(corners, classifier):
+    from sklearn.linear_model import LogisticRegression
+
+    train, _, test = split_of(corners)
+    theirs = LogisticRegression(max_iter=1000).fit(*train).score(*test)
+    ours = classifier.manifest.metrics["accuracy"]
+    assert ours.n == 60
+    assert abs(ours.value - theirs) <= ours.standard_error
+
+
+def test_the_measures_are_those_of_the_predictions_that_are_written(classifier):
+    found = predictions(classifier)
+    names = classifier.manifest.details["classes"]
+    assert names == ["class 0", "class 1", "class 2"]
+    labels, probabilities = np.array([names.index(label) for label in found["label"]]), np.array(found["probabilities"])
+    assert found["predicted"] == [names[best] for best in probabilities.argmax(axis=1)]
+    for name, metric in metrics.of_class(labels, probabilities).items():
+        assert classifier.manifest.metrics[name].value == pytest.approx(metric.value, rel=1e-5), name
+
+
+def test_predictions_are_of_the_test_rows_in_their_order(corners, classifier):
+    rows = read_rows(corners.inputs["dataset"]).to_pylist()
+    expected = [(row["id"], row["label"]) for row in rows if row["split"] == "test"]
+    found = predictions(classifier)
+    assert list(zip(found["id"], found["label"], strict=True)) == expected
+
+
+def test_the_model_file_maps_vectors_to_probabilities_in_keras_alone(corners, classifier):
+    model = keras.saving.load_model(classifier / "model.keras", safe_mode=True)
+    found = model.predict(split_of(corners)[2][0], verbose=0)
+    assert found == pytest.approx(np.array(predictions(classifier)["probabilities"]), abs=1e-5)
+    assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_the_artifact_says_what_it_needs(corners, classifier):
+    facts = json.loads((classifier / "classifier.json").read_text())
+    assert facts == {"type": "class", "classes": ["class 0", "class 1", "class 2"], "encoder": "5" * 64, "dimension": 4}
+    details = classifier.manifest.details
+    assert facts.items() <= details.items()
+    assert details["used"] == {"train": 180, "validation": 60, "test": 60}
+    assert (details["optimizer"], details["learning_rate"], details["fitted"]) == ("sgd", 1.0, 240)
+    history = json.loads((classifier / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, details["epochs"] + 1))
+    assert classifier.manifest.name == corners.manifest.name
+
+
+def test_guessing_is_measured_beside_it(corners, classifier):
+    train, _, test = split_of(corners)
+    found, prior = classifier.manifest.metrics, {label: (train[1] == label).mean() for label in set(train[1])}
+    commonest = max(prior, key=prior.get)
+    assert found["guessing_accuracy"].value == pytest.approx((test[1] == commonest).mean())
+    assert found["guessing_log_loss"].value == pytest.approx(np.mean([-np.log(prior[label]) for label in test[1]]), rel=1e-4)
+    assert classifier.manifest.verdict.startswith("better than guessing from the training labels: accuracy 0.")
+
+
+def test_shuffled_labels_score_as_guessing(place):
+    inputs, labels = clouds(400)
+    shuffled = list(np.random.default_rng(5).permutation(labels))
+    found = train_head(vectors_of(dataset(place / "shuffled.tsv", inputs, shuffled, root=place)))
+    assert found.manifest.verdict.startswith("no better than guessing from the training labels: accuracy")
+    ours, guess = found.manifest.metrics["log_loss"], found.manifest.metrics["guessing_log_loss"]
+    assert abs(ours.value - guess.value) < 3 * np.hypot(ours.standard_error, guess.standard_error)
+
+
+def test_rotated_vectors_give_a_linear_head_the_same_predictions(corners, classifier):
+    rotated = train_head(spell(corners.inputs["dataset"], corners.inputs["encoder"], Spell(rotation=3), name="rotated"))
+    ours, theirs = (np.array(predictions(each)["probabilities"]) for each in (rotated, classifier))
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_the_unit_of_the_vectors_makes_no_difference(corners, classifier, scale):
+    scaled = train_head(spell(corners.inputs["dataset"], corners.inputs["encoder"], Spell(scale=scale), name=f"scaled-{scale:g}"))
+    ours, theirs = (np.array(predictions(each)["probabilities"]) for each in (scaled, classifier))
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_a_hidden_layer_learns_what_a_line_cannot(place):
+    inputs = np.random.default_rng(0).uniform(-1, 1, (600, 2))
+    labels = ["same" if x * y > 0 else "opposite" for x, y in inputs]
+    vectors = vectors_of(dataset(place / "checkers.tsv", inputs, labels, root=place))
+    fast = Training(epochs=60, batch_size=32, learning_rate=0.02, patience=60)
+    line = train_head(vectors, TrainHead(training=Training(epochs=20)), name="line")
+    bent = train_head(vectors, TrainHead(hidden=(16,), dropout=0.1, training=fast), name="bent")
+    assert line.manifest.metrics["accuracy"].value < 0.7
+    assert bent.manifest.metrics["accuracy"].value > 0.9
+    assert bent.manifest.details["optimizer"] == "adamw"
+    layers = [layer.name for layer in keras.saving.load_model(bent / "model.keras").layers]
+    assert layers == ["vectors", "scaling", "hidden_0", "dropout_0", "outputs", "probabilities"]
+
+
+def test_classes_called_by_numbers_are_in_the_order_of_numbers(tmp_path):
+    inputs, labels = clouds(60)
+    found = train_head(vectors_of(dataset(tmp_path / "n.tsv", inputs, [{"0": 2, "1": 10, "2": 9}[x[-1]] for x in labels])), SHORT)
+    assert found.manifest.details["classes"] == ["2", "9", "10"]
+
+
+def test_a_class_that_only_test_rows_have_counts_as_missed(tmp_path):
+    inputs, labels = clouds(100, 2)
+    labels = ["new" if row % 10 == 4 else label for row, label in enumerate(labels)]
+    found = train_head(vectors_of(dataset(tmp_path / "new.tsv", inputs, labels)), SHORT)
+    assert found.manifest.details["classes"] == ["class 0", "class 1", "new"]
+    assert found.manifest.metrics["accuracy"].value <= 0.5
+    assert np.isfinite(found.manifest.metrics["log_loss"].value)
+
+
+def test_vectors_that_are_all_the_same_give_the_prior(tmp_path):
+    labels = ["rare" if row % 4 == 0 else "common" for row in range(100)]
+    inputs, _ = clouds(100)
+    found = train_head(vectors_of(dataset(tmp_path / "same.tsv", inputs, labels), Spell(scale=0.0)), SHORT)
+    probabilities = np.array(predictions(found)["probabilities"])
+    assert probabilities[:, 1] == pytest.approx(0.25, abs=0.05)
+    assert found.manifest.verdict.startswith("no better than guessing")
+
+
+# The start ----------------------------------------------------------------------------------------------------------
+
+
+def started(task, hidden=()):
+    """What an untrained head predicts for any vectors."""
+    engines.start_keras(0)
+    inputs = np.random.default_rng(0).normal(size=(len(task.targets), 3)).astype(np.float32)
+    model, logits = _build(task, inputs, np.arange(len(inputs)), TrainHead(hidden=hidden))
+    return model.predict(inputs, verbose=0), task.predict(logits.predict(inputs, verbose=0))
+
+
+def test_a_head_starts_at_the_share_of_each_class():
+    targets = np.array([0] * 6 + [1] * 3 + [2], np.int32)
+    shown, predicted = started(Task("class", ["a", "b", "c"], targets, targets >= 0))
+    assert shown == pytest.approx(np.tile([0.6, 0.3, 0.1], (10, 1)), abs=1e-6)
+    assert predicted == pytest.approx(shown, abs=1e-6)
+
+
+def test_a_head_of_several_labels_starts_at_the_share_of_each():
+    targets = np.array([[1, 0], [1, 0], [1, 1], [0, 0]], np.float32)
+    shown, predicted = started(Task("classes", ["a", "b"], targets, targets[:, 0] >= 0))
+    assert shown == pytest.approx(np.tile([0.75, 0.25], (4, 1)), abs=1e-6)
+    assert predicted == pytest.approx(shown, abs=1e-6)
+
+
+def test_a_head_of_numbers_starts_at_their_mean():
+    targets = np.array([[-1], [0], [1], [0]], np.float32)  # standardised: 7 + 2 * target in the label's unit
+    shown, predicted = started(Task("number", [], targets, targets[:, 0] > -9, 7.0, 2.0))
+    assert shown[:, 0] == pytest.approx(7)
+    assert predicted == pytest.approx(7)
+
+
+def test_a_class_or_label_without_a_training_row_starts_at_half_a_row():
+    targets = np.array([0, 0, 1, 1], np.int32)
+    shown, _ = started(Task("class", ["a", "b", "c"], targets, targets >= 0))
+    assert shown[0] == pytest.approx(np.array([4, 4, 1]) / 9, abs=1e-6)
+    several = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
+    shown, _ = started(Task("classes", ["always", "never"], several, several[:, 0] > 0))
+    assert shown[0] == pytest.approx([7 / 8, 1 / 8], abs=1e-6)
+
+
+# Several labels, and numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several(place):
+    """Two labels, each where one number is positive; a row may have both or none."""
+    inputs = np.random.default_rng(0).normal(size=(300, 4))
+    labels = [",".join(name for name, number in zip("xy", row, strict=False) if number > 0) or "," for row in inputs]
+    settings = SPLIT.model_copy(update={"label_separator": ","})
+    return vectors_of(dataset(place / "several.tsv", inputs, labels, settings=settings, root=place))
+
+
+def test_several_labels_are_learned_each_by_itself(several):
+    found = train_head(several, TrainHead(training=Training(epochs=100)))
+    assert (found.manifest.details["type"], found.manifest.details["classes"]) == ("classes", ["x", "y"])
+    assert found.manifest.metrics["micro_f1"].value > 0.9
+    assert found.manifest.verdict.startswith("better than guessing from the training labels: micro_f1")
+    rows = predictions(found)
+    probabilities = np.array(rows["probabilities"])
+    assert rows["predicted"] == [[name for name, p in zip("xy", row, strict=True) if p >= 0.5] for row in probabilities]
+    truth = np.array([[name in labels for name in "xy"] for labels in rows["label"]])
+    for name, metric in metrics.of_classes(truth, probabilities).items():
+        assert found.manifest.metrics[name].value == pytest.approx(metric.value, rel=1e-5), name
+    assert {len(labels) for labels in rows["label"]} == {0, 1, 2}
+
+
+def test_a_head_of_several_labels_gives_probabilities_that_need_not_sum_to_1(several):
+    found = train_head(several, SHORT, name="short")
+    model = keras.saving.load_model(found / "model.keras")
+    both = model.predict(np.array([[3, 3, 0, 0], [-3, -3, 0, 0]], np.float32), verbose=0).sum(axis=1)
+    assert both[0] > 1.2
+    assert both[1] < 0.8
+
+
+@pytest.fixture(scope="module")
+def line(place):
+    """A number that is 1000 + 20 times the first component of the vector, and noise of deviation 5."""
+    random = np.random.default_rng(1)
+    inputs = random.normal(size=(300, 4))
+    labels = [f"{number:.3f}" for number in 1000 + 20 * inputs[:, 0] + random.normal(0, 5, 300)]
+    return vectors_of(dataset(place / "line.tsv", inputs, labels, root=place))
+
+
+def test_numbers_are_predicted_in_their_own_unit(line):
+    found = train_head(line)
+    rows = predictions(found)
+    assert found.manifest.details["type"] == "number"
+    assert found.manifest.metrics["rmse"].value == pytest.approx(5, rel=0.2)
+    assert found.manifest.metrics["r2"].value > 0.85
+    assert found.manifest.verdict.startswith("better than guessing from the training labels: rmse")
+    model = keras.saving.load_model(found / "model.keras")
+    train, _, test = split_of(line)
+    assert model.predict(test[0], verbose=0)[:, 0] == pytest.approx(rows["predicted"], abs=1e-2)
+    assert rows["label"] == pytest.approx(test[1], abs=1e-3)
+    guess = np.sqrt(np.mean((test[1] - train[1].mean()) ** 2))
+    assert found.manifest.metrics["guessing_rmse"].value == pytest.approx(guess, rel=1e-5)
+
+
+def test_a_line_through_numbers_is_scikit_learns(line):
+    from sklearn.linear_model import LinearRegression
+
+    train, _, test = split_of(line)
+    theirs = np.sqrt(np.mean((LinearRegression().fit(*train).predict(test[0]) - test[1]) ** 2))
+    ours = train_head(line).manifest.metrics["rmse"]
+    assert abs(ours.value - theirs) <= ours.standard_error
+
+
+# Which rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_without_a_label_are_left_out(tmp_path):
+    inputs, labels = clouds(100, 2)
+    labels = [None if row % 5 in (0, 4) and row < 50 else label for row, label in enumerate(labels)]
+    found = train_head(vectors_of(dataset(tmp_path / "gaps.tsv", inputs, labels)), SHORT)
+    assert found.manifest.details["used"] == {"train": 50, "validation": 20, "test": 10}
+    assert None not in predictions(found)["label"]
+
+
+def test_what_a_head_learned_from_is_its_training_and_validation_rows(corners, classifier):
+    rows = read_rows(corners.inputs["dataset"]).to_pylist()
+    expected = [row["id"] for row in rows if row["split"] != "test"]
+    assert pq.read_table(classifier / "fitted.parquet")["id"].to_pylist() == expected
+
+
+def test_test_rows_shape_no_byte_of_the_model(tmp_path):
+    inputs, labels = clouds(100, 2)
+    test = np.arange(100) % 5 == 4
+    others = np.where(test[:, None], 50 * inputs[::-1], inputs)
+    turned = [labels[row - 1] if test[row] else label for row, label in enumerate(labels)]
+    found = []
+    for name, rows in (("one", (inputs, labels)), ("two", (others, turned))):
+        made = dataset(tmp_path / name / "rows.tsv", *rows, root=tmp_path / name / "artifacts")
+        found.append(train_head(vectors_of(made), SHORT))
+    assert (found[0] / "model.keras").read_bytes() == (found[1] / "model.keras").read_bytes()
+    assert found[0].manifest.metrics["accuracy"] != found[1].manifest.metrics["accuracy"]
+
+
+def test_without_validation_rows_a_tenth_of_the_training_rows_decides_when_to_stop(tmp_path):
+    inputs, labels = clouds(300, 2)
+    splits = ["test" if row % 5 == 4 else "train" for row in range(300)]
+    settings = SPLIT.model_copy(update={"validation_share": 0.0})
+    found = train_head(vectors_of(dataset(tmp_path / "two.tsv", inputs, labels, splits, settings)), SHORT)
+    used = found.manifest.details["used"]
+    assert used["train"] + used["validation"] == 240
+    assert 12 <= used["validation"] <= 36
+    assert found.manifest.notes == ["no validation rows: a tenth of the training rows decided when to stop"]
+
+
+def test_so_many_labels_per_class_are_drawn_by_hash(corners):
+    few = train_head(corners, TrainHead(labels_per_class=5, training=Training(epochs=5)), name="few")
+    other = train_head(corners, TrainHead(labels_per_class=5, seed=1, training=Training(epochs=5)), name="other")
+    assert few.manifest.details["used"] == {"train": 15, "validation": 15, "test": 60}
+    drawn = [set(pq.read_table(each / "fitted.parquet")["id"].to_pylist()) for each in (few, other)]
+    assert drawn[0] != drawn[1]
+    more = train_head(corners, TrainHead(labels_per_class=8, training=Training(epochs=5)), name="more")
+    assert drawn[0] < set(pq.read_table(more / "fitted.parquet")["id"].to_pylist())
+
+
+def test_more_labels_per_class_than_there_are_means_all(corners):
+    found = train_head(corners, TrainHead(labels_per_class=10_000, training=Training(epochs=3)), name="all")
+    assert found.manifest.details["used"] == {"train": 180, "validation": 60, "test": 60}
+
+
+def test_corrected_labels_make_another_classifier(tmp_path):
+    inputs, labels = clouds(100, 2)
+    first = train_head(vectors_of(dataset(tmp_path / "rows.tsv", inputs, labels)), SHORT)
+    swapped = [{"class 0": "class 1", "class 1": "class 0"}[label] for label in labels]
+    second = train_head(vectors_of(dataset(tmp_path / "rows.tsv", inputs, swapped)), SHORT)
+    assert str(second) != str(first)
+    assert predictions(second)["label"] != predictions(first)["label"]
+
+
+def test_another_split_makes_another_classifier(tmp_path):
+    inputs, labels = clouds(100, 2)
+    first = train_head(vectors_of(dataset(tmp_path / "rows.tsv", inputs, labels)), SHORT)
+    moved = ["test" if row % 5 == 0 else "train" if row % 5 < 4 else "validation" for row in range(100)]
+    second = train_head(vectors_of(dataset(tmp_path / "rows.tsv", inputs, labels, moved)), SHORT)
+    assert str(second) != str(first)
+    assert not set(predictions(second)["id"]) & set(predictions(first)["id"])
+
+
+def test_the_same_call_in_another_root_gives_the_same_bytes(corners, tmp_path):
+    for artifact in (corners, *corners.ancestors()):
+        shutil.copytree(artifact.path, tmp_path / "root" / artifact.path.relative_to(artifact.root))
+    settings = TrainHead(hidden=(8,), dropout=0.3, training=Training(epochs=4))
+    here = train_head(corners, settings, name="bytes")
+    there = train_head(str(corners), settings, name="bytes", root=tmp_path / "root")
+    assert here.path != there.path
+    assert here.manifest.files == there.manifest.files
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+def refused(path, words, inputs=None, labels=None, splits=None, head=SHORT, settings=SPLIT):
+    cloud, names = clouds(50, 2)
+    rows = dataset(path / "rows.tsv", cloud if inputs is None else inputs, labels or names, splits, settings)
+    with pytest.raises(UserError, match=words):
+        train_head(vectors_of(rows), head)
+    return rows
+
+
+def test_a_dataset_without_labels_is_refused(tmp_path):
+    (tmp_path / "bare.tsv").write_text("text\n1 2\n3 4\n")
+    with pytest.raises(UserError, match="texts/bare@.* has no labels; load it again with a label_column, then embed it and train"):
+        train_head(vectors_of(load_texts(tmp_path / "bare.tsv")))
+
+
+def test_a_dataset_whose_labels_are_all_missing_is_refused(tmp_path):
+    refused(tmp_path, "texts/rows@.* has no labelled train rows; label some, or load it again with another", labels=[None] * 50)
+
+
+def test_one_class_only_is_refused(tmp_path):
+    words = "all training rows of texts/rows@.* have the label 'only'; a classifier needs two classes at least"
+    refused(tmp_path, words, labels=["only"] * 50)
+
+
+def test_one_class_among_the_training_rows_is_refused(tmp_path):
+    labels = ["only" if row % 5 < 3 else f"class {row % 2}" for row in range(50)]
+    refused(tmp_path, "all training rows of texts/rows@.* have the label 'only'", labels=labels)
+
+
+@pytest.mark.parametrize(("split", "places"), [("train", (0, 1, 2)), ("test", (4,))])
+@pytest.mark.parametrize("kind", ["class", "number", "classes"])
+def test_no_labelled_rows_to_train_or_test_on_are_refused(tmp_path, split, places, kind):
+    written = {"class": "class {}", "number": "{}.5", "classes": "{},x"}[kind]
+    labels = [None if row % 5 in places else written.format(row % 7) for row in range(50)]
+    settings = SPLIT.model_copy(update={"label_separator": "," if kind == "classes" else None})
+    refused(tmp_path, f"texts/rows@.* has no labelled {split} rows; label some", labels=labels, settings=settings)
+
+
+def test_numbers_that_do_not_differ_are_refused(tmp_path):
+    settings = SPLIT.model_copy(update={"label_type": "number"})
+    words = "the training labels of texts/rows@.* don't differ; there is nothing to predict"
+    refused(tmp_path, words, labels=[3] * 50, settings=settings)
+
+
+def test_several_labels_of_which_there_is_none_are_refused(tmp_path):
+    settings = SPLIT.model_copy(update={"label_separator": ","})
+    refused(tmp_path, "texts/rows@.* label", labels=[","] * 50, settings=settings)
+
+
+def test_a_single_training_row_is_refused(tmp_path):
+    settings = SPLIT.model_copy(update={"validation_share": 0.0})
+    refused(tmp_path, "texts/rows@.* train", splits=["train"] + ["test"] * 49, settings=settings)
+
+
+def test_labels_per_class_of_numbers_are_refused(line):
+    words = "labels_per_class counts rows of a class, but the labels of texts/line@.* are number; leave it out"
+    with pytest.raises(UserError, match=words):
+        train_head(line, TrainHead(labels_per_class=3))
+
+
+def test_test_rows_that_the_encoder_learned_from_are_refused(tmp_path):
+    inputs, labels = clouds(50, 2)
+    rows = dataset(tmp_path / "rows.tsv", inputs, labels)
+    encoder = learn(rows, Learn(rows=15))  # of which rows 4, 9 and 14 are test rows
+    words = f"3 of the 10 rows to measure on were learned from by {encoder}; measure on rows it never saw, or train it again"
+    with pytest.raises(UserError, match=words):
+        train_head(spell(rows, encoder), SHORT)
+
+
+def test_test_rows_that_the_encoder_learned_from_in_another_dataset_are_refused(tmp_path):
+    inputs, labels = clouds(50, 2)
+    splits = ["train"] * 45 + ["validation", "test"] + ["train"] * 3
+    earlier = learn(dataset(tmp_path / "earlier.tsv", inputs, labels, splits), Learn(rows=50))
+    rows = dataset(tmp_path / "rows.tsv", inputs[:25], labels[:25])
+    with pytest.raises(UserError, match=f"5 of the 5 rows to measure on were learned from by {earlier}"):
+        train_head(spell(rows, earlier), SHORT)
+
+
+def test_an_encoder_that_learned_from_training_rows_only_is_welcome(tmp_path):
+    inputs, labels = clouds(50, 2)
+    rows = dataset(tmp_path / "rows.tsv", inputs, labels, ["train"] * 30 + ["validation"] * 10 + ["test"] * 10)
+    found = train_head(spell(rows, learn(rows, Learn(rows=40))), SHORT)
+    assert found.manifest.metrics["accuracy"].n == 10
+
+
+def test_what_is_no_vectors_is_refused(corners):
+    with pytest.raises(UserError, match="train_head takes vectors as its vectors, but texts/corners@.* came; give it one of those"):
+        train_head(corners.inputs["dataset"])
+
+
+def test_vectors_whose_dataset_is_gone_are_refused(tmp_path):
+    inputs, labels = clouds(50, 2)
+    rows = dataset(tmp_path / "rows.tsv", inputs, labels)
+    vectors = str(vectors_of(rows))
+    remove(rows)
+    with pytest.raises(UserError, match=f"{vectors} was made from {rows}, which is not in .* any more; make it again or bring it"):
+        train_head(vectors)
+
+
+def test_vectors_whose_dataset_is_damaged_are_refused(tmp_path):
+    inputs, labels = clouds(50, 2)
+    rows = dataset(tmp_path / "rows.tsv", inputs, labels)
+    vectors = vectors_of(rows)
+    table = pq.read_table(rows / "rows.parquet")
+    turned = pa.array(table["label"].to_pylist()[::-1])
+    pq.write_table(table.set_column(table.column_names.index("label"), "label", turned), rows / "rows.parquet")
+    with pytest.raises(UserError, match="texts/rows@.* is damaged: rows.parquet"):
+        train_head(str(vectors), SHORT)
+
+
+# ../shared ----------------------------------------------------------------------------------------------------------
+
+
+def against_scikit_learn(vectors):
+    """The accuracy of a linear head, and of scikit-learn's LogisticRegression on the same vectors and training rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    ours = train_head(vectors).manifest
+    train, _, test = split_of(vectors)
+    assert ours.details["used"]["train"] == len(train[0])
+    return ours.metrics["accuracy"], LogisticRegression(max_iter=2000).fit(*train).score(*test)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_a_head_on_minilm_is_as_good_as_scikit_learns_on_sst2():
+    texts = load_texts(SHARED / "data" / "sst2", LoadTexts(files=ReadFiles(limit=10_000)))
+    vectors = embed(texts, import_encoder(SHARED / "models" / "all-MiniLM-L6-v2"), Embed(rows_per_part=4096))
+    ours, theirs = against_scikit_learn(vectors)
+    assert ours.n == 872
+    assert abs(ours.value - theirs) <= ours.standard_error
+    assert ours.value > 0.75
+
+
+@pytest.mark.shared
+def test_a_head_on_mobilenet_is_as_good_as_scikit_learns_on_hymenoptera():
+    pictures = load_images(SHARED / "data" / "hymenoptera", LoadImages())
+    weights = SHARED / "models" / "imagenet" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    encoder = import_encoder(weights, ImportEncoder(architecture="MobileNetV2", alpha=0.35))
+    ours, theirs = against_scikit_learn(embed(pictures, encoder))
+    assert ours.n == 153
+    assert abs(ours.value - theirs) <= ours.standard_error
+    assert ours.value > 0.85
+
+
+def test_references_are_enough(corners, place):
+    assert Artifact.open("classifier/" + corners.manifest.name, place).manifest.inputs[0].ref == str(corners)

@@ -1,0 +1,248 @@
+"""Odd pictures become upright 8-bit RGB, and what is no picture is refused with a reason."""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from embedkit import images
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+
+def encoded(picture, form="PNG", **options):
+    data = io.BytesIO()
+    picture.save(data, form, **options)
+    return data.getvalue()
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def only_colour(pixels):
+    """The one colour of a picture, its height and its width."""
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    colours = np.unique(pixels.reshape(-1, 3), axis=0)
+    assert len(colours) == 1
+    return tuple(colours[0].tolist()), *pixels.shape[:2]
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_exact_formats_give_the_exact_pixels(form):
+    pixels = noise(5, 7)
+    assert (images.decode(encoded(Image.fromarray(pixels), form)) == pixels).all()
+
+
+def test_webp_without_loss_gives_the_exact_pixels():
+    pixels = noise(5, 7)
+    assert (images.decode(encoded(Image.fromarray(pixels), "WEBP", lossless=True, exact=True)) == pixels).all()
+
+
+def test_a_jpeg_decodes_as_pillow_decodes_it():
+    data = encoded(Image.fromarray(noise(20, 30)), "JPEG", quality=90)
+    assert (images.decode(data) == np.asarray(Image.open(io.BytesIO(data)))).all()
+
+
+def test_one_pixel_is_a_picture():
+    assert only_colour(images.decode(encoded(Image.new("RGB", (1, 1), RED)))) == (RED, 1, 1)
+
+
+def test_a_very_wide_panorama_is_a_picture():
+    assert only_colour(images.decode(encoded(Image.new("RGB", (30_000, 2), BLUE)))) == (BLUE, 2, 30_000)
+
+
+@pytest.mark.parametrize(
+    ("picture", "colour"),
+    [
+        (Image.new("L", (3, 2), 77), (77, 77, 77)),
+        (Image.new("1", (3, 2), 1), WHITE),
+        (Image.new("LA", (3, 2), (0, 255)), BLACK),
+        (Image.new("LA", (3, 2), (0, 0)), WHITE),
+        (Image.new("RGBA", (3, 2), (255, 0, 0, 255)), RED),
+        (Image.new("RGBA", (3, 2), (255, 0, 0, 0)), WHITE),
+        (Image.new("RGBA", (3, 2), (255, 0, 0, 51)), (255, 204, 204)),
+    ],
+)
+def test_grey_bits_and_transparency_become_rgb_over_white(picture, colour):
+    assert only_colour(images.decode(encoded(picture))) == (colour, 2, 3)
+
+
+def palette(index):
+    picture = Image.new("P", (3, 2), index)
+    picture.putpalette([*RED, *GREEN])
+    return picture
+
+
+@pytest.mark.parametrize(("index", "colour"), [(0, WHITE), (1, GREEN)])
+def test_a_palette_picture_may_have_a_transparent_colour(index, colour):
+    assert only_colour(images.decode(encoded(palette(index), transparency=0))) == (colour, 2, 3)
+    assert only_colour(images.decode(encoded(palette(index), "GIF", transparency=0))) == (colour, 2, 3)
+
+
+def test_a_palette_picture_without_transparency_has_its_colours():
+    assert only_colour(images.decode(encoded(palette(0)))) == (RED, 2, 3)
+
+
+def test_an_rgb_picture_may_name_one_colour_as_transparent():
+    picture = Image.new("RGB", (3, 2), GREEN)
+    assert only_colour(images.decode(encoded(picture, transparency=GREEN))) == (WHITE, 2, 3)
+    assert only_colour(images.decode(encoded(picture, transparency=RED))) == (GREEN, 2, 3)
+
+
+def test_cmyk_becomes_rgb():
+    colour, height, width = only_colour(images.decode(encoded(Image.new("CMYK", (16, 8), (0, 255, 255, 0)), "JPEG", quality=95)))
+    assert (height, width) == (8, 16) and np.abs(np.array(colour) - RED).max() <= 3
+
+
+@pytest.mark.parametrize(("level", "grey"), [(65535, 255), (257 * 100, 100), (257, 1), (200, 1), (0, 0)])
+def test_sixteen_bits_are_scaled_to_eight_whatever_the_picture_holds(level, grey):
+    data = encoded(Image.fromarray(np.full((2, 3), level, np.uint16)))
+    assert only_colour(images.decode(data)) == ((grey,) * 3, 2, 3)
+
+
+def test_a_16_bit_tiff_is_scaled_too():
+    ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    assert (images.decode(encoded(Image.fromarray(ramp), "TIFF"))[:, :, 0] == np.arange(256).reshape(16, 16)).all()
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_an_animation_is_its_first_frame(form):
+    frames = [Image.new("RGB", (3, 2), colour) for colour in (RED, BLUE)]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert only_colour(images.decode(data)) == (RED, 2, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotated_photo_comes_out_upright(orientation):
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :8] = 255  # white in the top left corner only
+    stored = [
+        *(upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1]),
+        *(upright.swapaxes(0, 1), np.rot90(upright), upright[::-1, ::-1].swapaxes(0, 1), np.rot90(upright, -1)),
+    ][orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), "JPEG", exif=exif, quality=95)
+    decoded = images.decode(data).astype(int)
+    assert decoded.shape == (16, 32, 3)
+    assert np.abs(decoded - upright).max() < 40
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0"])
+def test_damaged_exif_does_not_spoil_a_photo(exif):
+    data = encoded(Image.new("RGB", (8, 8), BLACK), "JPEG", exif=exif)
+    assert only_colour(images.decode(data)) == (BLACK, 8, 8)
+
+
+def test_nothing_is_refused_as_empty():
+    with pytest.raises(ValueError, match="^the file is empty$"):
+        images.decode(b"")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"<svg xmlns='http://www.w3.org/2000/svg'/>"])
+def test_what_is_no_picture_is_refused(data):
+    with pytest.raises(ValueError, match="not a readable picture"):
+        images.decode(data)
+
+
+def test_the_reason_is_the_same_every_time():
+    def reason():
+        with pytest.raises(ValueError, match="not a readable picture") as caught:
+            images.decode(b"a text in a file named .jpg")
+        return str(caught.value)
+
+    reasons, kept = set(), []
+    for _ in range(5):
+        kept.append(io.BytesIO())  # so that the memory of one call isn't where the next one's is
+        reasons.add(reason())
+    assert len(reasons) == 1
+    assert "0x" not in reasons.pop()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF"])
+@pytest.mark.parametrize("near", [None, (1, 1)])
+def test_a_file_that_was_cut_off_is_refused(form, near):
+    data = encoded(Image.fromarray(noise(64, 64)), form)
+    with pytest.raises(ValueError, match="not a readable picture"):
+        images.decode(data[: len(data) // 2], near=near)
+
+
+def test_a_decompression_bomb_is_refused_unopened():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    with pytest.raises(ValueError, match="^50000 x 50000 pixels are more than 500,000,000$"):
+        images.decode(bomb)
+
+
+def test_no_decoder_starts_another_program(tmp_path, monkeypatch):
+    marker, program = tmp_path / "started", tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ValueError, match="not a readable picture"):
+        images.decode(eps)
+    assert not marker.exists()
+
+
+def test_a_photo_may_be_decoded_smaller_but_never_smaller_than_asked():
+    data = encoded(Image.new("RGB", (1600, 800), BLACK), "JPEG")
+    assert images.decode(data, near=(100, 100)).shape == (100, 200, 3)
+    assert images.decode(data, near=(101, 100)).shape == (200, 400, 3)
+    assert images.decode(data, near=(4000, 4000)).shape == (800, 1600, 3)
+    assert images.decode(data).shape == (800, 1600, 3)
+    assert images.decode(encoded(Image.new("RGB", (160, 80))), near=(1, 1)).shape == (80, 160, 3)
+
+
+def test_a_rotated_photo_is_never_decoded_smaller_than_asked_either():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 800 x 400, upright 400 wide and 800 high
+    data = encoded(Image.new("RGB", (800, 400)), "JPEG", exif=exif)
+    height, width, _ = images.decode(data, near=(100, 200)).shape
+    assert height >= 100 and width >= 200
+
+
+def test_decoding_in_threads_leaves_the_warning_filters_alone():
+    small, large = (encoded(Image.fromarray(noise(side, side)), "JPEG") for side in (400, 1600))
+    images.decode(small)
+    before = list(warnings.filters)
+    for _ in range(10):
+        first, second = (threading.Thread(target=images.decode, args=[data]) for data in (small, large))
+        first.start(), second.start(), first.join(), second.join()
+        assert list(warnings.filters) == before
+
+
+def test_resizing_to_the_same_size_changes_nothing():
+    pixels = noise(5, 7)
+    assert (images.resize(pixels, 5, 7) == pixels).all()
+
+
+def test_resizing_gives_exactly_the_size_and_keeps_the_whole_picture():
+    pixels = np.zeros((40, 10, 3), np.uint8)
+    pixels[20:] = 200
+    small = images.resize(pixels, 4, 8)
+    assert small.shape == (4, 8, 3) and small.dtype == np.uint8
+    assert small[0].max() < 30 and small[-1].min() > 170
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    small = images.resize(stripes, 8, 8)
+    assert np.abs(small.astype(int) - 100).max() <= 5
+
+
+def test_a_picture_of_one_row_can_be_resized():
+    assert images.resize(noise(1, 30_000), 224, 224).shape == (224, 224, 3)

@@ -1,0 +1,335 @@
+"""build_index and search: the nearest rows, under their own ids, and never with another encoder."""
+
+import shutil
+
+import faiss
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedkit import (
+    Artifact,
+    BuildIndex,
+    Encoder,
+    ImportEncoder,
+    LoadTexts,
+    Search,
+    Settings,
+    UserError,
+    build_index,
+    embed,
+    import_encoder,
+    load_images,
+    load_texts,
+    search,
+)
+from embedkit.artifacts import Dataset, EncoderArtifact
+from embedkit.datasets import read_contents, read_rows
+from embedkit.embedding import read_vectors, write_vectors
+from embedkit.index import recall, unit_length
+from embedkit.stages import Draft, Facts, stage
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A root for artifacts that several tests look at."""
+    return tmp_path_factory.mktemp("index")
+
+
+@pytest.fixture(scope="module")
+def texts(place):
+    """60 texts with keys of their own, in three files of rows."""
+    words = "the a cat dog sat ran on mat moon red blue green good bad film".split()
+    random = np.random.default_rng(0)
+    lines = [f"{' '.join(random.choice(words, 4))} {number},{1000 + 7 * number}" for number in range(60)]
+    (place / "films.csv").write_text("text,key\n" + "\n".join(lines) + "\n")
+    return load_texts(place / "films.csv", LoadTexts(key_column="key", rows_per_part=25), root=place)
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert, place):
+    return import_encoder(tiny_bert, root=place)
+
+
+@pytest.fixture(scope="module")
+def vectors(texts, bert):
+    return embed(texts, bert)
+
+
+@pytest.fixture(scope="module")
+def index(vectors):
+    return build_index(vectors)
+
+
+# Spelled vectors: texts that spell their own, so that neighbours are known --------------------------------------------
+
+
+class Spell(Settings):
+    """How spelled vectors are read."""
+
+    encoder: str = "5" * 64
+    """Identity of the encoder they are said to come from."""
+
+
+@stage("vectors", revision=1)
+def spell(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Spell = Spell()) -> Facts:
+    """Read each row's vector from its text."""
+    rows = read_contents(dataset, 0, dataset.manifest.rows)["text"].to_pylist()
+    vectors = np.array([[float(number) for number in row.split()] for row in rows], np.float32)
+    write_vectors(out / "vectors-00000.parquet", read_rows(dataset)["id"].to_numpy(), vectors)
+    details = {"encoder": settings.encoder, "modality": "texts", "dimension": vectors.shape[1], "parts": 1}
+    return Facts(rows=len(rows), details=details)
+
+
+@stage("encoder", revision=1)
+def stand_in(out: Draft, dataset: Dataset, settings: Settings = Settings()) -> Facts:
+    """Stand in for an encoder where vectors are spelled."""
+    (out / "encoder.json").write_text("{}")
+    return Facts(details={"identity": "5" * 64})
+
+
+def spelled(path, lines, **settings):
+    path.write_text("text,key\n" + "".join(f"{line},{number}\n" for number, line in enumerate(lines)))
+    rows = load_texts(path, LoadTexts(key_column="key"))
+    return spell(rows, stand_in(rows), Spell(**settings))
+
+
+def found(neighbours):
+    return [[(neighbour.id, round(neighbour.score, 4)) for neighbour in line] for line in neighbours]
+
+
+# What is found ------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_the_rows_of_the_highest_cosine_whatever_their_length(tmp_path):
+    rows = build_index(spelled(tmp_path / "rows.csv", ["100 0", "0 3", "-1 0", "0.6 0.8"]))
+    queries = spelled(tmp_path / "queries.csv", ["2 0", "0 0.1"])
+    right, up = found(search(rows, queries, Search(k=4)))
+    assert right == [(0, 1.0), (3, 0.6), (1, 0.0), (2, -1.0)]
+    assert up[:2] == [(1, 1.0), (3, 0.8)]
+    assert sorted(up[2:]) == [(0, 0.0), (2, 0.0)]
+
+
+def test_a_neighbour_has_its_rows_text(tmp_path):
+    rows = build_index(spelled(tmp_path / "rows.csv", ["1 0", "0 1"]))
+    ((nearest,),) = search(rows, spelled(tmp_path / "queries.csv", ["1 0.1"]), Search(k=1))
+    assert (nearest.id, nearest.content) == (0, "1 0")
+
+
+def test_a_vector_of_length_0_is_near_nothing(tmp_path):
+    rows = build_index(spelled(tmp_path / "rows.csv", ["0 0", "0 1", "1 0"]))
+    (line,) = search(rows, spelled(tmp_path / "queries.csv", ["0 1"]), Search(k=3))
+    assert [(neighbour.id, neighbour.score) for neighbour in line][:1] == [(1, 1.0)]
+    assert {(neighbour.id, neighbour.score) for neighbour in line[1:]} == {(0, 0.0), (2, 0.0)}
+
+
+def test_unit_length_leaves_zeros_and_gives_rows_that_faiss_takes():
+    made = unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])[:, ::-1])
+    assert made == pytest.approx(np.array([[0.8, 0.6], [0.0, 0.0]]))
+    assert (made.dtype, made.flags["C_CONTIGUOUS"]) == (np.float32, True)
+
+
+def test_ids_are_the_datasets_own_and_stored_in_the_index(texts, index):
+    stored = faiss.read_index(str(index / "index.faiss"))
+    ids = faiss.vector_to_array(stored.id_map).tolist()
+    assert ids == read_rows(texts)["id"].to_pylist() == [1000 + 7 * number for number in range(60)]
+    rows = read_contents(texts, 0, 60)["text"].to_pylist()
+    (line,) = search(index, ["the cat"], Search(k=60))
+    assert {(neighbour.id, neighbour.content) for neighbour in line} == set(zip(ids, rows, strict=True))
+
+
+def test_a_text_finds_itself(texts, index):
+    rows = read_contents(texts, 0, 60)["text"].to_pylist()
+    for query, line in zip(rows[::9], search(index, rows[::9], Search(k=3)), strict=True):
+        assert line[0].content == query
+        assert line[0].score == pytest.approx(1, abs=1e-5)
+        assert [neighbour.score for neighbour in line] == sorted((neighbour.score for neighbour in line), reverse=True)
+
+
+def test_vectors_as_queries_find_what_their_texts_find(texts, vectors, index):
+    rows = read_contents(texts, 0, 60)["text"].to_pylist()
+    by_vector, by_text = search(index, vectors, Search(k=4)), search(index, rows, Search(k=4))
+    assert [[near.id for near in line] for line in by_vector] == [[near.id for near in line] for line in by_text]
+
+
+def test_a_picture_finds_itself_and_its_path(tmp_path, photos, nested_network):
+    encoder = import_encoder(nested_network)
+    made = build_index(embed(load_images(photos), encoder))
+    query = photos / "left" / "013.png"
+    with Image.open(query) as picture:
+        pixels = np.asarray(picture)
+    found = search(made, [query, str(query), query.read_bytes(), pixels], Search(k=1))
+    assert [(nearest.content, round(nearest.score, 5)) for (nearest,) in found] == [("left/013.png", 1.0)] * 4
+
+
+def test_references_do_as_well_as_artifacts(index, vectors, place, monkeypatch):
+    expected = found(search(index, vectors))
+    assert found(search("index/films-tiny-bert", vectors, root=place)) == expected
+    monkeypatch.setenv("EMBEDKIT_ARTIFACTS", str(place))
+    assert found(search("index/films-tiny-bert", vectors)) == expected
+
+
+def test_more_neighbours_than_rows_are_all_rows(index, vectors):
+    assert {len(line) for line in search(index, vectors, Search(k=1000))} == {60}
+
+
+def test_no_query_finds_nothing(index):
+    assert search(index, []) == []
+
+
+# How well ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_exact_index_has_a_recall_of_1(index):
+    metric = index.manifest.metrics["recall_at_10"]
+    assert (metric.value, metric.n) == (1.0, 60)
+    assert index.manifest.details["method"] == "exact"
+    assert index.manifest.rows == 60
+
+
+def crowd(path, count=400, dimension=8):
+    random = np.random.default_rng(0)
+    return spelled(path, [" ".join(f"{number:.4f}" for number in row) for row in random.normal(size=(count, dimension))])
+
+
+def test_hnsw_finds_nearly_all_true_neighbours(tmp_path):
+    found = build_index(crowd(tmp_path / "crowd.csv"), BuildIndex(method="hnsw"))
+    assert 0.95 < found.manifest.metrics["recall_at_10"].value <= 1
+    assert found.manifest.details["method"] == "hnsw"
+
+
+def test_less_effort_finds_less_and_the_manifest_says_so(tmp_path):
+    vectors = crowd(tmp_path / "crowd.csv")
+    settings = BuildIndex(method="hnsw", links=2, effort_building=2, effort_searching=1)
+    poor = build_index(vectors, settings)
+    metric = poor.manifest.metrics["recall_at_10"]
+    assert metric.value < 0.9
+    ids, rows = read_vectors(vectors)
+    stored = faiss.read_index(str(poor / "index.faiss"))
+    cosines = unit_length(rows) @ unit_length(rows).T
+    true = ids[np.argsort(-cosines, axis=1)[:, :10]]
+    _, given = stored.search(unit_length(rows), 10)
+    by_hand = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(true.tolist(), given.tolist(), strict=True)])
+    assert metric.value == pytest.approx(by_hand, abs=0.01)
+
+
+def test_recall_of_fewer_rows_than_ten_counts_those_there_are():
+    rows = unit_length(np.eye(3))
+    whole = faiss.IndexIDMap2(faiss.IndexFlatIP(3))
+    whole.add_with_ids(rows, np.array([5, 6, 7]))
+    assert recall(whole, rows, np.array([5, 6, 7]), rows).value == 1.0
+    half = faiss.IndexIDMap2(faiss.IndexFlatIP(3))
+    half.add_with_ids(rows[:1], np.array([5]))
+    assert recall(half, rows, np.array([5, 6, 7]), rows).value == pytest.approx(1 / 3)
+
+
+def test_neighbours_that_a_poor_graph_does_not_reach_are_left_out(tmp_path):
+    settings = BuildIndex(method="hnsw", links=2, effort_building=1, effort_searching=1)
+    rows = build_index(crowd(tmp_path / "crowd.csv", 300), settings)
+    (line,) = search(rows, spelled(tmp_path / "query.csv", ["1 0 0 0 0 0 0 0"]), Search(k=300))
+    assert 0 < len(line) < 300
+    assert min(neighbour.id for neighbour in line) >= 0
+    assert all(-1.001 <= neighbour.score <= 1.001 for neighbour in line)
+
+
+def test_a_graph_of_one_link_is_refused_because_faiss_crashes_on_it():
+    with pytest.raises(ValueError, match="links"):
+        BuildIndex(method="hnsw", links=1)
+
+
+@pytest.mark.parametrize("method", ["exact", "hnsw"])
+def test_the_same_vectors_give_the_same_bytes(tmp_path, method):
+    vectors = crowd(tmp_path / "crowd.csv")
+    shutil.copytree(tmp_path / "artifacts", tmp_path / "copy")
+    here = build_index(vectors, BuildIndex(method=method))
+    there = build_index(str(vectors), BuildIndex(method=method), root=tmp_path / "copy")
+    assert here.path != there.path
+    assert here.manifest.files == there.manifest.files
+
+
+def test_an_index_of_the_same_vectors_from_another_dataset_shows_that_datasets_texts(tmp_path):
+    first = build_index(spelled(tmp_path / "rows.csv", ["1 0", "0 1"]))
+    second = build_index(spelled(tmp_path / "rows.csv", ["1.0 0", "0.0 1"]))
+    query = spelled(tmp_path / "query.csv", ["1 0.1"])
+    assert search(first, query, Search(k=1))[0][0].content == "1 0"
+    assert search(second, query, Search(k=1))[0][0].content == "1.0 0"
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(tiny_bert, place):
+    """Another encoder of the same network and dimension."""
+    return import_encoder(tiny_bert, ImportEncoder(pooling="cls"), name="other", root=place)
+
+
+def test_another_encoder_is_refused_by_name(index, bert, other):
+    words = f"{index} was built from vectors of {bert}, but {other} is another encoder; embed the queries with {bert}"
+    with pytest.raises(UserError, match=words):
+        search(index, ["a cat"], encoder=other)
+
+
+def test_vectors_of_another_encoder_are_refused_by_name(index, texts, bert, other):
+    made = embed(texts, other)
+    words = f"{index} was built from vectors of {bert}, but {made} was made by another encoder; embed the queries with {bert}"
+    with pytest.raises(UserError, match=words):
+        search(index, made)
+
+
+def test_the_same_encoder_under_another_name_is_welcome(index, tiny_bert, tmp_path, place):
+    folder = shutil.copytree(tiny_bert, tmp_path / "moved")
+    (folder / "README.md").write_text("not part of the network")
+    moved = import_encoder(folder, root=place)
+    assert moved.manifest.name == "moved"
+    assert found(search(index, ["a cat"], encoder=moved)) == found(search(index, ["a cat"]))
+
+
+def test_queries_of_another_modality_are_refused(index):
+    with pytest.raises(UserError, match="texts are encoded here, but bytes came: b'a cat'; give str"):
+        search(index, [b"a cat"])
+
+
+def test_one_text_that_is_not_in_a_list_is_refused(index):
+    with pytest.raises(UserError, match="one str came where several rows are expected; put it in a list"):
+        search(index, "a cat")
+
+
+def test_artifacts_that_hold_no_vectors_are_refused_as_queries(index, texts, bert):
+    for wrong in (index, texts, bert):
+        with pytest.raises(UserError, match=f"{wrong}.* vectors"):
+            search(index, wrong)
+
+
+def test_what_is_no_index_is_refused(vectors):
+    with pytest.raises(UserError, match="vectors/films-tiny-bert@.* is no index; build one with `embedkit build-index VECTORS`"):
+        search(vectors, ["a cat"])
+
+
+def test_what_is_no_vectors_cannot_be_indexed(bert):
+    with pytest.raises(UserError, match="build_index takes vectors as its vectors, but encoder/tiny-bert@.* came; give it one"):
+        build_index(bert)
+
+
+def test_an_unknown_index_is_refused_with_near_ones(index, place):
+    with pytest.raises(UserError, match="artifact 'index/films-tiny-bird' is not known; did you mean 'index/films-tiny-bert'"):
+        search("index/films-tiny-bird", ["a cat"], root=place)
+
+
+def test_a_damaged_index_is_refused_before_faiss_reads_it(index, tmp_path):
+    copy = shutil.copytree(index.path, tmp_path / index.path.relative_to(index.root))
+    data = bytearray((copy / "index.faiss").read_bytes())
+    data[-3] ^= 1
+    (copy / "index.faiss").write_bytes(data)
+    with pytest.raises(UserError, match="index/films-tiny-bert@.* is damaged: index.faiss doesn't fit its checksum; make it again"):
+        search(Artifact.at(copy), ["a cat"])
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_number_of_neighbours_below_1_is_refused(k):
+    with pytest.raises(ValueError, match="k\n"):
+        Search(k=k)
+
+
+def test_the_index_carries_the_encoders_identity(index, bert):
+    assert index.manifest.details["encoder"] == Encoder.open(bert).facts.identity

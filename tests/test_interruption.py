@@ -1,0 +1,198 @@
+"""Interruptions: real processes, killed again and again, end with the bytes of a run that nothing disturbed.
+
+One process runs `embed`, `train_head` and `pretrain_autoencoder` in a row. It is killed at five moments, which are told by
+the files that appear in its drafts, and the same call is made again each time; the last one is left to end.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedkit import (
+    Artifact,
+    Embed,
+    PretrainAutoencoder,
+    TrainHead,
+    Training,
+    embed,
+    import_encoder,
+    load_images,
+    load_texts,
+    pretrain_autoencoder,
+    train_head,
+)
+from embedkit.autoencoder import ConvNet
+
+WORDS = "the a cat dog sat ran on mat moon red blue green".split()
+PARTS = 12
+HEAD = TrainHead(hidden=(8,), dropout=0.3, training=Training(epochs=40, patience=40, batch_size=16, checkpoint_every=2))
+PAINTER = PretrainAutoencoder(
+    network=ConvNet(side=8, dimension=6, channels=4), training=Training(epochs=25, patience=25, batch_size=16, checkpoint_every=1)
+)
+LAST = {"vectors": "reviews-tiny-bert", "classifier": "reviews-tiny-bert", "encoder": "photos-autoencoder"}
+
+
+def chain(root):
+    """What the killed process runs: three stages, each on the result of the one before or on what lies there."""
+    vectors = embed("texts/reviews", "encoder/tiny-bert", Embed(rows_per_part=10), root=root)
+    train_head(vectors, HEAD)
+    pretrain_autoencoder("images/photos", PAINTER, root=root)
+
+
+SCRIPT = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+import test_interruption
+test_interruption.chain(sys.argv[1])
+"""
+
+
+def drafts(root, pattern):
+    return sorted((root / ".drafts").glob(f"*/{pattern}"))
+
+
+def parts(root):
+    return [path.name for path in drafts(root, "work/receipts/*.json")]
+
+
+def steps(root):
+    """Number of steps that the newest checkpoint of each draft holds."""
+    return [int(path.stem.split("-")[1]) for path in drafts(root, "work/checkpoints/step-*.checkpoint")]
+
+
+MOMENTS = {
+    "embed, after its first part": lambda root: len(parts(root)) >= 1,
+    "embed, after half of its parts": lambda root: len(parts(root)) >= PARTS // 2,
+    "train_head, after its first checkpoint": lambda root: max(steps(root), default=0) >= 2,
+    "train_head, after many": lambda root: max(steps(root), default=0) >= 60,
+    "pretrain_autoencoder, in its training": lambda root: drafts(root, "work/pixels.npy") and max(steps(root), default=0) >= 5,
+}
+
+
+def start(root):
+    """The chain in a process of its own, its messages in a file beside the root."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    with (root.parent / "messages.txt").open("ab") as messages:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(root)], cwd=root.parent, env=environment, stderr=messages)
+
+
+def kill_at(root, moment):
+    """Start the chain, and kill it as soon as the moment has come."""
+    process = start(root)
+    try:
+        deadline = time.monotonic() + 300
+        while not moment(root):
+            assert process.poll() is None, (root.parent / "messages.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def finished_parts(root):
+    """Inode and time of writing of each part that has its receipt."""
+    found = {}
+    for receipt in drafts(root, "work/receipts/*.json"):
+        part = receipt.parents[2] / "files" / receipt.name.removesuffix(".json")
+        found[part.name] = (part.stat().st_ino, part.stat().st_mtime_ns)
+    return found
+
+
+@pytest.fixture(scope="module")
+def roots(tiny_bert, tmp_path_factory):
+    """Two roots with the same inputs: 120 labelled texts, 60 pictures, and an encoder."""
+    place, random = tmp_path_factory.mktemp("interruption"), np.random.default_rng(0)
+    lines = [f"{' '.join(random.choice(WORDS, 5))} {number},{'pos' if number % 2 else 'neg'}" for number in range(120)]
+    (place / "reviews.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    for number in range(60):
+        path = place / "photos" / ("train", "train", "val", "test")[number % 4] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
+    found = []
+    for name in ("disturbed", "undisturbed"):
+        root = place / name / "artifacts"
+        load_texts(place / "reviews.csv", root=root)
+        load_images(place / "photos", root=root)
+        import_encoder(tiny_bert, root=root)
+        found.append(root)
+    return found
+
+
+@pytest.fixture(scope="module")
+def history(roots):
+    """The parts that were finished after each kill, by moment; the last call was left to end."""
+    disturbed, undisturbed = roots
+    chain(undisturbed)
+    seen = {}
+    for words, moment in MOMENTS.items():
+        kill_at(disturbed, moment)
+        seen[words] = finished_parts(disturbed)
+        published = [kind for kind, name in LAST.items() if (disturbed / kind / name).exists()]
+        stage = words.partition(",")[0]
+        assert published == list(LAST)[: ["embed", "train_head", "pretrain_autoencoder"].index(stage)], words
+    logger, messages = logging.getLogger("embedkit"), logging.FileHandler(disturbed.parent / "messages.txt")
+    logger.addHandler(messages)
+    logger.setLevel(logging.INFO)
+    try:
+        chain(disturbed)
+    finally:
+        logger.removeHandler(messages)
+        logger.setLevel(logging.NOTSET)
+        messages.close()
+    return seen
+
+
+def files(artifact):
+    return {path.name: path.read_bytes() for path in artifact.path.rglob("*") if path.is_file() and path.name != "manifest.json"}
+
+
+@pytest.mark.parametrize("kind", LAST)
+def test_a_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(roots, history, kind):
+    ours, theirs = (Artifact.open(f"{kind}/{LAST[kind]}", root).check() for root in roots)
+    found, expected = files(ours), files(theirs)
+    assert list(found) and sorted(found) == sorted(expected)
+    assert [name for name in found if found[name] != expected[name]] == []
+    assert ours.manifest.metrics == theirs.manifest.metrics
+    assert ours.manifest.details == theirs.manifest.details
+
+
+def test_finished_parts_are_not_made_again(roots, history):
+    first, half = list(history.values())[:2]
+    assert 1 <= len(first) < len(half) < PARTS
+    assert {name: half[name] for name in first} == first
+    vectors = Artifact.open("vectors/reviews-tiny-bert", roots[0])
+    published = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in vectors.path.glob("*.parquet")}
+    assert len(published) == PARTS
+    assert {name: published[name] for name in half} == half
+
+
+def test_each_call_goes_on_and_says_so(roots, history):
+    messages = (roots[0].parent / "messages.txt").read_text()
+    for stage in ("embed", "train_head", "pretrain_autoencoder"):
+        assert f"{stage}: goes on in" in messages
+    later = [int(line.rsplit(" ", 1)[1]) for line in messages.splitlines() if "goes on after step" in line]
+    assert len(later) == 3
+    assert later[0] >= 2
+    assert later[1] >= 60
+    assert later[2] >= 5
+
+
+def test_what_was_published_is_reused_by_every_later_call(roots, history):
+    messages = (roots[0].parent / "messages.txt").read_text()
+    assert messages.count("reused, made") >= 4  # each later call reuses what the earlier ones published
+    for kind, name in LAST.items():
+        assert len(list((roots[0] / kind / name).iterdir())) == 1
+
+
+def test_no_draft_is_left(roots, history):
+    assert [path for path in (roots[0] / ".drafts").iterdir() if path.is_dir()] == []

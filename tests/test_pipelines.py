@@ -1,0 +1,178 @@
+"""Feeds: rows become batches, every row once, and the caller can put vectors back in order."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from embedkit import UserError
+from embedkit.pipelines import PICTURES_PER_BATCH, TOKENS_PER_BATCH, ImageFeed, TextFeed
+
+PAD, UNKNOWN, CLS, SEP, CAT, DOG, MAT = range(7)
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "dog", "mat"]
+
+
+def tokenizer(words=WORDS):
+    return Tokenizer.from_str(BertWordPieceTokenizer({word: n for n, word in enumerate(words)}, lowercase=True).to_str())
+
+
+def together(feed, rows):
+    """Token ids of each row with its padding, in row order."""
+    found = [None] * len(rows)
+    for indices, batch in feed.batches(rows):
+        for line, row in enumerate(indices):
+            assert found[row] is None
+            found[row] = batch["token_ids"][line].tolist()
+    return found
+
+
+def test_a_text_becomes_token_ids_between_special_ones():
+    ((rows, batch),) = TextFeed(tokenizer(), 16).batches(["cat dog"])
+    assert rows.tolist() == [0]
+    assert batch["token_ids"].tolist() == [[CLS, CAT, DOG, SEP]]
+    assert batch["padding_mask"].tolist() == [[1, 1, 1, 1]]
+    assert batch["segment_ids"].tolist() == [[0, 0, 0, 0]]
+    assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
+
+
+def test_longer_texts_come_first_and_shorter_ones_are_padded():
+    ((rows, batch),) = TextFeed(tokenizer(), 16).batches(["cat", "cat dog mat", ""])
+    assert rows.tolist() == [1, 0, 2]
+    assert batch["token_ids"].tolist() == [[CLS, CAT, DOG, MAT, SEP], [CLS, CAT, SEP, PAD, PAD], [CLS, SEP, PAD, PAD, PAD]]
+    assert batch["padding_mask"].sum(axis=1).tolist() == [5, 3, 2]
+
+
+def test_padding_is_the_tokenizers_own_wherever_it_stands():
+    ((_, batch),) = TextFeed(tokenizer(["[UNK]", "[CLS]", "[SEP]", "cat", "dog", "[PAD]"]), 16).batches(["cat dog", "cat"])
+    assert batch["token_ids"][1].tolist() == [1, 3, 2, 5]
+
+
+def test_a_text_is_cut_at_the_maximal_length_and_keeps_its_end_token():
+    assert together(TextFeed(tokenizer(), 4), ["cat dog mat cat dog"]) == [[CLS, CAT, DOG, SEP]]
+
+
+def test_a_prompt_stands_before_each_text():
+    assert together(TextFeed(tokenizer(), 8, "dog "), ["cat", "mat"]) == [[CLS, DOG, CAT, SEP], [CLS, DOG, MAT, SEP]]
+
+
+def test_settings_left_in_a_tokenizer_file_do_not_count():
+    with_settings = tokenizer()
+    with_settings.enable_padding(length=50)
+    with_settings.enable_truncation(3)
+    assert together(TextFeed(with_settings, 8), ["cat dog mat"]) == [[CLS, CAT, DOG, MAT, SEP]]
+
+
+def test_batches_stay_within_the_token_budget_and_hold_every_row_once():
+    random = np.random.default_rng(0)
+    rows = [" ".join(["cat"] * length) for length in random.integers(1, 300, 500)]
+    seen, longest = [], None
+    for indices, batch in TextFeed(tokenizer(), 512).batches(rows):
+        lines, length = batch["token_ids"].shape
+        assert lines * length <= TOKENS_PER_BATCH
+        assert longest is None or length <= longest
+        assert batch["padding_mask"].sum(axis=1).tolist() == [len(rows[row].split()) + 2 for row in indices]
+        seen, longest = [*seen, *indices.tolist()], length
+    assert sorted(seen) == list(range(500))
+
+
+def test_a_text_that_is_longer_than_the_budget_has_a_batch_of_its_own():
+    rows = [" ".join(["cat"] * (TOKENS_PER_BATCH + 100)), "cat"]
+    sizes = [batch["token_ids"].shape for _, batch in TextFeed(tokenizer(), 2 * TOKENS_PER_BATCH).batches(rows)]
+    assert sizes == [(1, TOKENS_PER_BATCH + 102), (1, 3)]
+
+
+def test_no_rows_make_no_batch():
+    assert list(TextFeed(tokenizer(), 8).batches([])) == []
+    assert list(ImageFeed(4, 4).batches([])) == []
+
+
+@pytest.mark.parametrize(("row", "kind"), [(b"cat", "bytes"), (None, "NoneType"), (3, "int"), (np.zeros(3), "ndarray")])
+def test_what_is_no_text_is_refused(row, kind):
+    with pytest.raises(UserError, match=f"texts are encoded here, but {kind} came: .*; give str"):
+        list(TextFeed(tokenizer(), 8).batches(["cat", row]))
+
+
+def test_a_lone_surrogate_is_refused():
+    with pytest.raises(UserError, match="not valid Unicode .a lone surrogate.; take it out or replace"):
+        list(TextFeed(tokenizer(), 8).batches(["cat \ud800"]))
+
+
+@pytest.mark.parametrize("text", ["\x00", "\u200b", "🐈" * 3, "cat" * 5000, "\n\t "])
+def test_odd_texts_become_tokens_all_the_same(text):
+    (ids,) = together(TextFeed(tokenizer(), 8), [text])
+    assert (ids[0], ids[-1]) == (CLS, SEP)
+    assert len(ids) <= 8
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def noise(count, height=6, width=8):
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3)).astype(np.uint8)
+
+
+def test_bytes_paths_and_pixels_of_a_picture_are_the_same_row(tmp_path):
+    (pixels,) = noise(1)
+    path = tmp_path / "picture.png"
+    path.write_bytes(png(pixels))
+    ((rows, batch),) = ImageFeed(6, 8).batches([pixels, png(pixels), path, str(path)])
+    assert rows.tolist() == [0, 1, 2, 3]
+    assert (batch.shape, batch.dtype) == ((4, 6, 8, 3), np.uint8)
+    assert all(np.array_equal(line, pixels) for line in batch)
+
+
+def test_pictures_keep_their_order_in_batches_of_bounded_size():
+    pictures = noise(2 * PICTURES_PER_BATCH + 3)
+    found = list(ImageFeed(6, 8).batches([png(pixels) for pixels in pictures]))
+    assert [len(rows) for rows, _ in found] == [PICTURES_PER_BATCH, PICTURES_PER_BATCH, 3]
+    assert np.concatenate([rows for rows, _ in found]).tolist() == list(range(len(pictures)))
+    assert np.array_equal(np.concatenate([batch for _, batch in found]), pictures)
+
+
+def test_pictures_of_any_size_come_to_the_networks_size():
+    ((_, batch),) = ImageFeed(5, 7).batches([np.full((1, 1, 3), 9, np.uint8), np.full((40, 30, 3), 200, np.uint8)])
+    assert batch.shape == (2, 5, 7, 3)
+    assert (np.unique(batch[0]).tolist(), np.unique(batch[1]).tolist()) == ([9], [200])
+
+
+def test_one_array_of_several_pictures_is_rows_too():
+    pictures = noise(3)
+    ((_, batch),) = ImageFeed(6, 8).batches(pictures)
+    assert np.array_equal(batch, pictures)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("missing.png", r"missing\.png can't be read: .*No such file.*; give the bytes, the path or the pixels"),
+        (b"no picture", "a picture can't be read: not a readable picture"),
+        (b"", "a picture can't be read: the file is empty"),
+        (np.zeros((4, 4), np.uint8), r"an array of shape \(4, 4\) and type uint8, not \(height, width, 3\) uint8"),
+        (np.zeros((4, 4, 3)), r"an array of shape \(4, 4, 3\) and type float64"),
+        (np.zeros((4, 4, 4), np.uint8), r"an array of shape \(4, 4, 4\)"),
+        (None, "None can't be read"),
+        (7, "7 can't be read"),
+        ("a\0b", "can't be read: embedded null byte"),
+    ],
+)
+def test_what_is_no_picture_is_refused(row, words):
+    with pytest.raises(UserError, match=words):
+        list(ImageFeed(4, 4).batches([row]))
+
+
+def test_a_cut_off_picture_is_refused(tmp_path):
+    path = tmp_path / "cut.png"
+    path.write_bytes(png(noise(1, 64, 64)[0])[:2000])
+    with pytest.raises(UserError, match=r"cut\.png can't be read: not a readable picture"):
+        list(ImageFeed(4, 4).batches([path]))
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(UserError, match="can't be read"):
+        list(ImageFeed(4, 4).batches([np.zeros((0, 5, 3), np.uint8)]))

@@ -1,0 +1,333 @@
+"""Files of every kind as a stream of records, odd ones included."""
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from embedkit.readers import ReadFiles, read
+from embedkit.settings import UserError
+from embedkit.sources import Source
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Write a file and read it as records: `records(name, text or bytes, **settings of ReadFiles)`."""
+
+    def write_and_read(name, data, **settings):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return list(read(Source(path), "texts", ReadFiles(**settings)))
+
+    return write_and_read
+
+
+def rows(found):
+    assert not any(record.problem for record in found)
+    return [record.columns for record in found]
+
+
+def problems(found):
+    return [(record.place, record.problem) for record in found if record.problem]
+
+
+HI = [{"text": "hi", "label": "1"}, {"text": "yo", "label": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "text,label\nhi,1\nyo,2\n"),
+        ("no-newline.csv", "text,label\nhi,1\nyo,2"),
+        ("windows.csv", "text,label\r\nhi,1\r\nyo,2\r\n"),
+        ("blank-lines.csv", "text,label\n\nhi,1\n\n\nyo,2\n\n"),
+        ("bom.csv", "\ufefftext,label\nhi,1\nyo,2\n"),
+        ("semicolon.csv", "text;label\nhi;1\nyo;2\n"),
+        ("bom-semicolon.csv", "\ufefftext;label\nhi;1\nyo;2\n"),
+        ("spaces.csv", "text, label\nhi, 1\nyo, 2\n"),
+        ("UPPER.CSV", "text,label\nhi,1\nyo,2\n"),
+        ("dots.v1.2.csv", "text,label\nhi,1\nyo,2\n"),
+        ("a.tsv", "text\tlabel\nhi\t1\nyo\t2\n"),
+        ("bom.tsv", "\ufefftext\tlabel\nhi\t1\nyo\t2\n"),
+        ("a.jsonl", '{"text": "hi", "label": "1"}\n{"text": "yo", "label": "2"}\n'),
+        ("bom.jsonl", '\ufeff{"text": "hi", "label": "1"}\n\n{"text": "yo", "label": "2"}'),
+        ("a.json", '{"text": "hi", "label": "1"}\n{"text": "yo", "label": "2"}\n'),
+    ],
+)
+def test_the_same_rows_come_from_every_format_plain_and_gzipped(records, name, text):
+    assert rows(records(name, text)) == HI
+    assert rows(records(name + ".gz", gzip.compress(text.encode()))) == HI
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("a.csv", "text\nx\n", "a.csv line 2"),
+        ("a.tsv", "text\n\nx\n", "a.tsv line 3"),
+        ("a.jsonl", '\n{"text": 1}\n', "a.jsonl line 2"),
+        ("a.txt", "\n\nx\n", "a.txt line 3"),
+    ],
+)
+def test_places_are_lines_as_an_editor_counts_them(records, name, text, place):
+    assert [record.place for record in records(name, text)] == [place]
+
+
+def test_text_files_hold_one_text_a_line(records):
+    text = "one\n\n  two \r\nthree\u2028still three\x0band\n\ufeff"
+    assert [row["text"] for row in rows(records("a.txt", text))][:3] == ["one", "two", "three\u2028still three\x0band"]
+    assert rows(records("b.txt.gz", gzip.compress(b"one\ntwo"))) == [{"text": "one"}, {"text": "two"}]
+    assert rows(records("c.txt", "\ufeffone\n")) == [{"text": "one"}]
+
+
+def test_csv_may_quote_commas_newlines_and_quotes(records):
+    text = 'text,label\n"one, two",1\n"two\nlines",2\n"a ""word""",3\n"",4\n'
+    found = records("a.csv", text)
+    assert [row["text"] for row in rows(found)] == ["one, two", "two\nlines", 'a "word"', None]
+    assert rows(records("b.csv", 'text\r\n"two\r\nlines"\r\n')) == [{"text": "two\r\nlines"}]
+
+
+def test_in_tsv_a_quote_is_a_letter_unless_told_otherwise(records):
+    text = 'text\tlabel\n"hi\t1\nyo "you"\t2\n'
+    assert [row["text"] for row in rows(records("a.tsv", text))] == ['"hi', 'yo "you"']
+    quoted = 'text\tlabel\n"two\nlines\tand a tab"\t1\n'
+    assert rows(records("b.tsv", quoted, quoted=True)) == [{"text": "two\nlines\tand a tab", "label": "1"}]
+    assert rows(records("c.csv", 'text,label\n"hi,1\n', quoted=False)) == [{"text": '"hi', "label": "1"}]
+
+
+def test_a_missing_value_of_csv_is_none(records):
+    assert rows(records("a.csv", "text,label\nhi,\n,2\n")) == [{"text": "hi", "label": None}, {"text": None, "label": "2"}]
+
+
+def test_a_row_of_another_width_is_set_aside_and_the_next_is_read(records):
+    found = records("a.csv", "text,label\nhi,1\nno comma\na,b,c\nyo,2\n")
+    assert problems(found) == [("a.csv line 3", "1 columns instead of 2"), ("a.csv line 4", "3 columns instead of 2")]
+    assert [record.columns for record in found if not record.problem] == HI
+
+
+def test_a_quote_that_never_closes_is_reported_where_it_opens(records):
+    lines = ["text,label", "hi,1", '"yo,2', *(f"row {n},{n}" for n in range(50))]
+    (place, _), *more = problems(records("a.csv", "\n".join(lines) + "\n"))
+    assert not more and place.startswith("a.csv line 3")
+
+
+@pytest.mark.parametrize("delimiter", ["|", " ", "\t", ";"])
+def test_a_delimiter_can_be_given_for_a_file_of_any_name(records, delimiter):
+    text = "text,label\nhi,1\nyo,2\n".replace(",", delimiter)
+    for name in ("u.data", "a.txt", "a.csv", "nosuffix"):
+        assert rows(records(name, text, delimiter=delimiter)) == HI
+
+
+@pytest.mark.parametrize("delimiter", ["||", "ab"])
+def test_a_delimiter_that_is_not_one_character_is_refused(records, delimiter):
+    with pytest.raises(ValueError, match="delimiter"):  # UserError or pydantic's own, which both name the setting
+        records("a.csv", "text||label\nhi||1\n", delimiter=delimiter)
+
+
+def test_names_can_be_given_where_there_is_no_header(records):
+    names = ("text", "label")
+    assert rows(records("a.csv", "hi,1\nyo,2\n", column_names=names)) == HI
+    assert rows(records("a.tsv", "hi\t1\nyo\t2\n", column_names=names)) == HI
+    assert rows(records("b.csv", "\ufeffhi,1\nyo,2\n", column_names=names)) == HI
+
+
+def test_a_header_that_names_a_column_twice_is_refused(records):
+    with pytest.raises(UserError, match="a.csv has the column 'text' twice; rename one, or give all names with column_names"):
+        records("a.csv", "text,label,text\nhi,1,x\n")
+    assert rows(records("b.csv", "hi,1\n", column_names=("text", "label"))) == HI[:1]
+
+
+def test_an_empty_file_or_a_header_alone_has_no_records(records):
+    for name, text in {"a.csv": "", "b.csv": "text,label\n", "c.tsv": "", "d.jsonl": "", "e.txt": "\n\n", "f.csv.gz": ""}.items():
+        assert records(name, gzip.compress(b"") if name.endswith(".gz") else text) == []
+
+
+def test_bytes_in_another_encoding_set_one_row_aside(records):
+    found = records("a.csv", b"text,label\nhi,1\ncaf\xe9,3\nyo,2\n")
+    assert problems(found) == [("a.csv line 3", "not in the encoding utf-8")]
+    assert [record.columns for record in found if not record.problem] == HI
+    assert problems(records("a.txt", b"hi\ncaf\xe9\n")) == [("a.txt line 2", "not in the encoding utf-8")]
+
+
+def test_the_encoding_can_be_said(records):
+    assert rows(records("a.csv", b"text\ncaf\xe9\n", encoding="latin-1")) == [{"text": "café"}]
+    assert rows(records("a.txt", b"caf\xe9\n", encoding="latin-1")) == [{"text": "café"}]
+    assert rows(records("a.jsonl", b'{"text": "caf\xe9"}\n', encoding="latin-1")) == [{"text": "café"}]
+    assert rows(records("b.csv", "text;label\ncafé;1\n".encode("utf-16"), encoding="utf-16")) == [{"text": "café", "label": "1"}]
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "utf8", "utf_8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(records, encoding):
+    assert rows(records("a.csv", "\ufefftext\nhi\n", encoding=encoding)) == [{"text": "hi"}]
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13"])
+def test_an_unknown_encoding_is_refused(records, encoding):
+    with pytest.raises(UserError, match=f"the encoding '{encoding}' is not known; give one that Python knows, such as utf-8"):
+        records("a.csv", "text\nhi\n", encoding=encoding)
+
+
+def test_a_utf_16_file_that_was_cut_off_is_one_sentence(records):
+    with pytest.raises(UserError, match=r"a\.csv can't be read"):
+        records("a.csv", "text\nhi\n".encode("utf-16") + b"x", encoding="utf-16")
+
+
+def test_a_header_in_another_encoding_is_refused_by_name(records):
+    with pytest.raises(UserError, match=r"a\.csv.*encoding utf-8"):
+        records("a.csv", b"caf\xe9,label\nhi,1\n")
+
+
+def test_lines_that_are_no_json_objects_are_set_aside(records):
+    found = records("a.jsonl", '{"text": "hi"}\n[1, 2]\n{broken\n"text"\n{"text": "yo"}\n')
+    (place, bad), *others = problems(found)[1:]
+    assert problems(found)[0] == ("a.jsonl line 2", "not a JSON object but list")
+    assert place == "a.jsonl line 3" and bad.startswith("not JSON (Expecting property name")
+    assert others == [("a.jsonl line 4", "not a JSON object but str")]
+    assert [record.columns for record in found if not record.problem] == [{"text": "hi"}, {"text": "yo"}]
+
+
+@pytest.mark.parametrize("bad", ["[" * 100_000, '{"text": ' + "9" * 5000 + "}", '{"text": '], ids=["deep", "long", "half"])
+def test_json_that_python_refuses_costs_one_row(records, bad):
+    found = records("a.jsonl", f'{{"text": "hi"}}\n{bad}\n{{"text": "yo"}}\n')
+    assert [record.place for record in found if record.problem] == ["a.jsonl line 2"]
+    assert [record.columns for record in found if not record.problem] == [{"text": "hi"}, {"text": "yo"}]
+
+
+def test_json_keeps_types_and_keys_as_they_are(records):
+    line = {"text": "é", "n": 1, "x": 2.5, "ok": True, "none": None, "tags": ["a"], "": 0}
+    assert rows(records("a.jsonl", json.dumps(line) + '\n{"other": 1}\n')) == [line, {"other": 1}]
+
+
+def test_a_limit_stops_each_file_early(records, tmp_path):
+    lines = "".join(f"row {n}\n" for n in range(9))
+    assert rows(records("a.csv", "text\n" + lines, limit=3)) == [{"text": f"row {n}"} for n in range(3)]
+    assert len(records("b.csv", "text\n" + lines, limit=9)) == len(records("c.csv", "text\n" + lines, limit=99)) == 9
+    for name in ("train", "dev"):
+        (tmp_path / "both").mkdir(exist_ok=True)
+        (tmp_path / "both" / f"{name}.txt").write_text(lines)
+    found = list(read(Source(tmp_path / "both"), "texts", ReadFiles(limit=2)))
+    assert [(record.split, record.place) for record in found] == [
+        *(("validation", "dev.txt line 1"), ("validation", "dev.txt line 2")),
+        *(("train", "train.txt line 1"), ("train", "train.txt line 2")),
+    ]
+
+
+def test_a_limit_reads_no_further(records):
+    data = gzip.compress(b"text\n" + b"row\n" * 20)
+    assert len(records("a.csv.gz", data[:-4], limit=5)) == 5  # the cut-off end is never reached
+
+
+def test_a_long_text_is_one_field(records):
+    assert rows(records("a.csv", "text\n" + "x" * 500_000 + "\n")) == [{"text": "x" * 500_000}]
+
+
+def test_a_truncated_gzip_file_is_one_sentence(records):
+    data = gzip.compress(b"text\n" + b"row\n" * 1000)
+    with pytest.raises(UserError, match=r"a\.csv\.gz can't be read \(Compressed file ended.*mend the file"):
+        records("a.csv.gz", data[:-20])
+
+
+def test_a_damaged_gzip_file_is_one_sentence(records):
+    data = bytearray(gzip.compress("".join(f"text {n * 7919 % 1000}\n" for n in range(3000)).encode()))
+    data[300:320] = b"\xff" * 20
+    with pytest.raises(zlib.error):
+        gzip.decompress(data)
+    with pytest.raises(UserError, match=r"a\.csv\.gz can't be read"):
+        records("a.csv.gz", bytes(data))
+
+
+def test_a_file_that_is_only_called_gz_is_one_sentence(records):
+    with pytest.raises(UserError, match=r"a\.csv\.gz can't be read \(Not a gzipped file"):
+        records("a.csv.gz", "text\nhi\n")
+
+
+def test_a_format_that_is_not_known_is_refused_by_name(records):
+    with pytest.raises(UserError, match=r"the format of a\.xlsx '\.xlsx' is not known; .*\.csv.*or give a delimiter"):
+        records("a.xlsx", "text")
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"text,label\nhi,1\n" * 10])
+def test_what_is_only_called_parquet_is_refused(records, data):
+    with pytest.raises(UserError, match=r"a\.parquet can't be read as Parquet .*; give a whole file, or rename it to what it is"):
+        records("a.parquet", data)
+
+
+def folder(tmp_path, files):
+    for name, text in files.items():
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Source(tmp_path / "folder")
+
+
+def splits_of(source, kind="texts"):
+    return [(record.place, record.split) for record in read(source, kind, ReadFiles())]
+
+
+def test_files_in_a_folder_are_named_after_their_split(tmp_path):
+    names = {
+        **{"train.csv": "train", "Validation.csv": "validation", "test.csv": "test", "unsup.csv": "train"},
+        **{"sub/dev-00000-of-00002.csv": "validation", "val.tar.csv": "validation"},
+    }
+    source = folder(tmp_path, dict.fromkeys([*names, "extra.csv", "readme.txt"], "text\nhi\n"))
+    assert dict(splits_of(source)) == {f"{name.rpartition('/')[2]} line 2": split for name, split in names.items()}
+
+
+def test_files_of_one_format_without_such_names_are_read_as_one(tmp_path):
+    source = folder(tmp_path, {"b.csv": "text\nhi\n", "a.csv": "text\nyo\n", "notes.txt": "not a row", "x.pdf": ""})
+    assert splits_of(source) == [("a.csv line 2", None), ("b.csv line 2", None)]
+
+
+@pytest.mark.parametrize("files", [{"a.csv": "text\n", "b.tsv": "text\n"}, {"x.pdf": ""}, {"a.txt": "one", "b.txt": "two"}])
+def test_a_folder_whose_rows_can_not_be_told_is_refused(tmp_path, files):
+    with pytest.raises(UserError, match=r"holds no rows that can be told: .* none named train, dev or test; name one file \(\.csv"):
+        splits_of(folder(tmp_path, files))
+
+
+def test_a_network_is_no_dataset():
+    with pytest.raises(UserError, match="keras://bert is no dataset; rows come from a file, a folder, builtin:NAME or hf://NAME"):
+        list(read(Source("keras://bert"), "texts", ReadFiles()))
+
+
+def pictures(tmp_path, *names):
+    return [
+        (record.columns["path"], record.split, record.columns.get("label"))
+        for record in read(folder(tmp_path, dict.fromkeys(names, "x")), "images", ReadFiles())
+    ]
+
+
+def test_class_folders_label_their_pictures(tmp_path):
+    assert pictures(tmp_path, "cat/2.jpg", "dog/x/1.PNG", "cat/1.jpeg", "cat/notes.txt", ".trash/cat/3.jpg") == [
+        *(("cat/1.jpeg", None, "cat"), ("cat/2.jpg", None, "cat"), ("dog/x/1.PNG", None, "dog")),
+    ]
+
+
+def test_folders_named_after_splits_may_stand_above_the_classes(tmp_path):
+    assert pictures(tmp_path, "train/cat/1.jpg", "Val/cat/2.jpg", "test/dog/x/3.jpg", "train/4.jpg") == [
+        *(("Val/cat/2.jpg", "validation", "cat"), ("test/dog/x/3.jpg", "test", "dog")),
+        *(("train/4.jpg", "train", None), ("train/cat/1.jpg", "train", "cat")),
+    ]
+
+
+def test_a_class_may_be_called_test_where_its_neighbours_are_no_splits(tmp_path):
+    assert pictures(tmp_path, "test/1.jpg", "control/2.jpg") == [("control/2.jpg", None, "control"), ("test/1.jpg", None, "test")]
+
+
+def test_a_flat_folder_has_pictures_without_labels(tmp_path):
+    assert pictures(tmp_path, "2.gif", "1.bmp", "3.webp", "4.tif", "5.tiff") == [
+        (name, None, None) for name in ("1.bmp", "2.gif", "3.webp", "4.tif", "5.tiff")
+    ]
+
+
+def test_a_limit_holds_for_each_split_of_a_folder_of_pictures(tmp_path):
+    names = [f"{split}/cat/{n}.jpg" for split in ("train", "test") for n in range(5)]
+    found = list(read(folder(tmp_path, dict.fromkeys(names, "x")), "images", ReadFiles(limit=2)))
+    assert [record.place for record in found] == ["test/cat/0.jpg", "test/cat/1.jpg", "train/cat/0.jpg", "train/cat/1.jpg"]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"folder holds no pictures \(\.jpg, .*\); name a folder that does"):
+        pictures(tmp_path, "a.txt")
+    with pytest.raises(UserError, match=r"holds no pictures .*; name one of its Parquet files, such as a\.parquet"):
+        pictures(tmp_path, "a.parquet")

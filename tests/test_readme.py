@@ -1,0 +1,74 @@
+"""The README's own commands and programs run, as they are written there."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("block", [block for block in blocks("sh") if "pip install" not in block])
+def test_every_shell_block_runs(block, tmp_path):
+    networks = {
+        "MINILM": str(SHARED / "models/all-MiniLM-L6-v2"),
+        "MOBILENET": str(SHARED / "models/imagenet/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"),
+    }
+    command = ["bash", "-euo", "pipefail", "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | networks, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if "search" in block:
+        assert "a truly fine film number" in done.stdout and "artifacts are as published" in done.stdout
+    else:
+        assert "block_12_add" in done.stdout and "encoder/mobilenetv2-0.35-block_12_add@" in done.stdout
+
+
+def test_the_installing_blocks_are_what_ci_runs():
+    ci = (Path(__file__).parents[1] / ".ci/run").read_text()
+    installing = [block.strip() for block in blocks("sh") if "pip install" in block]
+    assert installing == ["pip install -e . && embedkit quickstart", "pip install -e '.[dev]' && pytest"]
+    assert "pip install -q -e '.[dev]' && pytest" in ci and "embedkit quickstart" in ci
+
+
+def test_the_python_of_the_first_screen_runs(photos, capsys):
+    program = next(block for block in blocks("python") if "pretrain_autoencoder(pictures)" in block)
+    exec(compile(program, "README.md", "exec"), {})
+    assert "classifier/photos-pca@" in capsys.readouterr().out
+
+
+def test_the_readmes_flow_runs_with_no_server(reviews, tiny_bert):
+    import embedkit
+
+    program = next(block for block in blocks("python") if "def text_search" in block)
+    names = {"__name__": "readme"}
+    exec(compile(program, "README.md", "exec"), names)
+    index = names["text_search"].fn(embedkit.load_texts(str(reviews)), embedkit.import_encoder(str(tiny_bert)))
+    assert index.manifest.kind == "index"
+
+
+def test_the_readmes_stage_keeps_the_promises_of_a_stage(reviews, tiny_bert, tmp_path, monkeypatch):
+    import embedkit
+
+    (tmp_path / "lengths.py").write_text(next(block for block in blocks("python") if "class MeasureLengths" in block))
+    monkeypatch.syspath_prepend(tmp_path)
+    from lengths import measure_lengths  # pyright: ignore[reportMissingImports]
+
+    vectors = embedkit.embed(embedkit.load_texts(str(reviews)), embedkit.import_encoder(str(tiny_bert)))
+    made = measure_lengths(vectors)
+    assert made == measure_lengths(vectors)
+    assert abs(made.manifest.metrics["length"].value - 1) < 1e-6
+
+
+def test_the_file_tree_names_every_module():
+    tree = README.partition("## The files")[2].partition("flows/")[0]
+    named = set(re.findall(r"^  (\w+\.py)", tree, re.MULTILINE))
+    there = {path.name for path in (Path(__file__).parents[1] / "embedkit").glob("*.py") if not path.name.startswith("__")}
+    assert named == there

@@ -118,7 +118,7 @@ def test_texts_are_cut_at_the_maximal_length(tiny_bert):
     encoder = Encoder.open(import_encoder(tiny_bert, ImportEncoder(maximal_length=5)))
     long, cut = encoder.encode(["the cat sat on the mat", "the cat sat"])
     assert encoder.facts.maximal_length == 5
-    assert np.array_equal(long, cut)
+    assert np.allclose(long, cut, atol=1e-6)  # a processor may sum a batch's rows in its own order
 
 
 def test_a_maximal_length_beyond_the_networks_is_refused(tiny_bert):

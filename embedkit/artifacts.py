@@ -85,6 +85,7 @@ class Manifest(BaseModel):
     files: list[File] = []
     environment: dict[str, Any] = {}
     seconds: float = 0.0
+    timings: dict[str, float] = {}
     peak_memory_bytes: int = 0
     created: str = ""
 

@@ -18,10 +18,11 @@ from embedkit.artifacts import Artifact, Images, Metric
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.learning import learn
 from embedkit.pipelines import ImageFeed
 from embedkit.settings import Seeded, Settings, UserError
-from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.training import Rows, Training, fit, resolve
+from embedkit.stages import Draft, Facts, stage
+from embedkit.training import Problem, Rows, Training, resolve
 
 EPOCHS = 60
 LARGEST_SIDE = 64
@@ -51,7 +52,7 @@ class PretrainAutoencoder(Seeded):
     """How long and how fast it learns."""
 
 
-@stage("encoder", revision=1, name="{dataset}-autoencoder", keras=True)
+@stage("encoder", revision=2, name="{dataset}-autoencoder", keras=True)
 def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoencoder = PretrainAutoencoder()) -> Facts:
     """Learn an encoder from unlabelled pictures; labels are not looked at, test rows neither.
 
@@ -74,13 +75,14 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
             shown = pixels[part[chosen]].astype(np.float32)
             return shown, shown
 
-        return Rows(len(part), batch)
+        return Rows(len(part), batch, rows["id"].to_numpy()[part])
 
     def loss(targets: Any, outputs: Any) -> Any:
         return ops.mean(ops.square(ops.divide(targets, 255.0) - outputs), axis=(1, 2, 3))  # (rows,)
 
     training = resolve(settings.training, linear=False, epochs=EPOCHS)
-    run = fit(whole, loss, data(train), data(validation), training, settings.seed, out.work / "checkpoints")
+    problem = Problem(whole, loss, data(train), data(validation))
+    learned = learn(out, problem, training, settings.seed)
     facts = EncoderFacts(
         modality="images",
         dimension=dimension,
@@ -92,7 +94,6 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
         source="autoencoder",
     )
     details = save_encoder(out, encoder, facts)
-    write_json(out / "history.json", run.history)
     metric, verdict = {}, None
     if len(test):
         refuse_leaks(dataset, rows.take(test))
@@ -100,8 +101,8 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
         metric, verdict = _measure(pixels, train, test, drawn, dimension, settings.seed)
         _draw(out / "reconstructions.png", pixels[test[:SHOWN]], drawn[:SHOWN])
     fitted = record_fitted(out, rows.take(np.sort(np.concatenate([train, validation]))))
-    details |= {"fitted": fitted, "best_epoch": run.best_epoch, "epochs": run.epoch}
-    return Facts(rows=fitted, metrics=metric, verdict=verdict, details=details)
+    details |= {"fitted": fitted} | learned.details
+    return Facts(rows=fitted, metrics=metric, verdict=verdict, notes=learned.notes, details=details, timings=learned.timings)
 
 
 def shape(dataset: Artifact, network: ConvNet) -> tuple[int, int]:

@@ -20,9 +20,10 @@ from embedkit.datasets import read_rows
 from embedkit.embedding import read_vectors
 from embedkit.encoders import save_model
 from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.learning import learn
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.training import Rows, Training, fit, resolve
+from embedkit.training import Problem, Rows, Training, resolve
 
 EPOCHS = 1000
 HELD_OUT_SHARE = 0.1
@@ -78,6 +79,16 @@ class Task:
             return np.bincount(self.targets[rows], minlength=self.outputs) / len(rows)
         return self.targets[rows].mean(axis=0)
 
+    def entropy(self, rows: np.ndarray) -> float:
+        """Mean loss of guessing the prior on these rows: what a head with the right bias starts at."""
+        prior = self.prior(rows)
+        if self.kind == "number":
+            return 0.5 * float(self.targets[rows].var())
+        certain = np.where(prior > 0, -prior * np.log(np.maximum(prior, 1e-300)), 0).sum()
+        if self.kind == "class":
+            return float(certain)
+        return float(certain + np.where(prior < 1, -(1 - prior) * np.log(np.maximum(1 - prior, 1e-300)), 0).sum())
+
     def bias(self, rows: np.ndarray) -> np.ndarray:
         """Output bias with which an untrained head already predicts the prior."""
         prior = self.prior(rows)
@@ -110,7 +121,7 @@ class Task:
 MAIN = {"class": "accuracy", "classes": "micro_f1", "number": "rmse"}
 
 
-@stage("classifier", revision=1, name="{vectors}", keras=True)
+@stage("classifier", revision=2, name="{vectors}", keras=True)
 def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) -> Facts:
     """Train a classifier, or a regressor, on the vectors of a labelled dataset.
 
@@ -129,17 +140,18 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     assert np.array_equal(ids, rows["id"].to_numpy())
 
     def data(part: np.ndarray) -> Rows:
-        return Rows(len(part), lambda chosen: (inputs[part[chosen]], task.targets[part[chosen]]))
+        return Rows.of(inputs[part], task.targets[part], ids[part])
 
     training = resolve(settings.training, linear=not settings.hidden, epochs=EPOCHS)
-    run = fit(logits, task.loss(), data(train), data(validation), training, settings.seed, out.work / "checkpoints")
+    separable = min(16, 1 + inputs.shape[1])
+    problem = Problem(logits, task.loss(), data(train), data(validation), expected=task.entropy(train), separable=separable)
+    learned = learn(out, problem, training, settings.seed)
     predicted = task.predict(engines.predict(logits, inputs[test]))
     guess = np.repeat(task.prior(train)[None], len(test), axis=0)
     found = task.measure(test, predicted)
     control = task.measure(test, guess if task.kind != "number" else guess[:, 0] * task.scale + task.location)
     save_model(model, out / "model.keras")
     _write_predictions(out, task, ids[test], test, predicted)
-    write_json(out / "history.json", run.history)
     encoder = vectors.manifest.details["encoder"]
     facts = {"type": task.kind, "classes": task.classes, "encoder": encoder, "dimension": inputs.shape[1]}
     write_json(out / "classifier.json", facts)
@@ -149,9 +161,9 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
         rows=len(test),
         metrics=found | {f"guessing_{name}": value for name, value in control.items()},
         verdict=_verdict(MAIN[task.kind], found, control),
-        notes=notes,
-        details=facts | {"used": counts, "fitted": fitted, "best_epoch": run.best_epoch, "epochs": run.epoch}
-        | {"optimizer": training.optimizer, "learning_rate": training.learning_rate},
+        notes=notes + learned.notes,
+        details=facts | {"used": counts, "fitted": fitted} | learned.details,
+        timings=learned.timings,
     )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from embedkit.artifacts import Artifact
 
@@ -44,12 +45,7 @@ def _graph(artifact: Artifact) -> list[str]:
 
 def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     """Draw the accuracies of classifiers, the first against its controls, with bars of two standard errors each way."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((7, 0.5 * len(heads) + 1.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, (axes,) = _figure((7, 0.5 * len(heads) + 1.4), 1)
     metrics = [head.manifest.metrics["accuracy"] for head in heads]
     guess = heads[0].manifest.metrics["guessing_accuracy"].value
     places = range(len(heads), 0, -1)
@@ -60,8 +56,71 @@ def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     used, rows = heads[0].manifest.details["used"], metrics[0].n
     axes.set_xlabel(f"accuracy on {rows:,} test rows, ± 2 standard errors (dotted: guessing); {used['train']} labels")
     axes.set_xlim(0, 1)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(textwrap.fill(verdict, 95), fontsize=8, loc="left")
+    _save(figure, path)
+
+
+def learning_curve(history: list[dict[str, float]], best: int, monitor: str, path: Path) -> None:
+    """Draw the loss of training and validation rows over the epochs, the monitored measure beside it where it is another.
+
+    Args:
+        history: an entry per epoch, as `training.fit` leaves it.
+        best: the epoch whose weights were kept.
+        monitor: the measure that decided.
+        path: of the PNG.
+    """
+    epochs = [entry["epoch"] for entry in history]
+    shown = ["loss"] if monitor == "loss" else ["loss", monitor]
+    figure, panels = _figure((7, 3 * len(shown)), len(shown))
+    for axes, name in zip(panels, shown, strict=True):
+        if name == "loss":
+            axes.plot(epochs, [entry["loss"] for entry in history], color="#b8b8b8", label="training rows")
+        values = [entry[f"validation_{name}"] for entry in history]
+        axes.plot(epochs, values, color="#1f6fb4", label="validation rows", marker="." if len(epochs) < 3 else "")
+        axes.axvline(best, color="black", linewidth=1, linestyle=":", label=f"kept: epoch {best}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def learning_rates(found: dict[str, Any], path: Path) -> None:
+    """Draw a range test: the loss over the learning rate, and the rate it suggests.
+
+    Args:
+        found: `rates`, `losses`, `smoothed` and `suggestion`, as `checks.learning_rate_range` gives them.
+        path: of the PNG.
+    """
+    figure, (axes,) = _figure((7, 3), 1)
+    axes.plot(found["rates"], found["losses"], color="#d8d8d8", label="loss of each batch")
+    axes.plot(found["rates"], found["smoothed"], color="#1f6fb4", label="smoothed")
+    if found["suggestion"] is not None:
+        axes.axvline(found["suggestion"], color="black", linewidth=1, linestyle=":", label=f"suggested: {found['suggestion']:g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.set_title("" if found["suggestion"] is not None else "no usable slope", fontsize=9, loc="left")
+    if found["smoothed"]:
+        low, first = min(found["smoothed"]), found["smoothed"][0]
+        axes.set_ylim(low - 0.1 * abs(first), first + 0.6 * abs(first))
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _figure(inches: tuple[float, float], panels: int) -> tuple[Any, list[Any]]:
+    """A figure with panels one below the other, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(inches, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    found = list(figure.subplots(panels, 1, squeeze=False)[:, 0])
+    for axes in found:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, found
+
+
+def _save(figure: Any, path: Path) -> None:
     unfinished = path.with_suffix(".unfinished")
     figure.savefig(unfinished, format="png")
     os.replace(unfinished, path)

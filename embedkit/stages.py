@@ -52,6 +52,7 @@ class Facts(BaseModel):
     verdict: str | None = None
     notes: list[str] = []
     details: dict[str, Any] = {}
+    timings: dict[str, float] = {}
 
 
 class Draft:

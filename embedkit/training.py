@@ -1,240 +1,224 @@
 """The training loop: one, for every stage that trains.
 
 The order of rows is a function of seed and epoch, so that a position in a run is two numbers. A checkpoint holds all that
-the next step depends on (weights, optimizer, random state of dropout, position, best so far); a resumed run therefore
-ends with the same bits as an undisturbed one.
+the next step depends on (weights, optimizer, random state of dropout and augmentation, position, best so far); a resumed
+run therefore ends with the same bits as an undisturbed one.
 """
 
-import hashlib
-import io
-import json
 import logging
-import os
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from embedkit import progress
-from embedkit.settings import Settings, UserError
-from embedkit.stages import sync
+from embedkit import checkpoints, progress
+from embedkit.batches import Batch, Repeated, Rows, training_stream
+from embedkit.checkpoints import Checkpoints
+from embedkit.settings import not_among
+from embedkit.trainer import Problem, Trainer, Training, infinite, resolve
+
+__all__ = ["Batch", "Problem", "Progress", "Rows", "Trainer", "Training", "course", "fit", "learning_rate", "resolve"]
 
 log = logging.getLogger(__name__)
-KEPT_CHECKPOINTS = 2
 SPEAK_EVERY_SECONDS = 5.0
 LEAST_GAIN = 0.001
 """Relative fall of the validation loss that counts as one; smaller falls would keep a flat run alive for ever."""
-Batch = Callable[[np.ndarray], tuple[Any, Any]]
-
-
-class Training(Settings):
-    """How long and how fast a network learns."""
-
-    epochs: PositiveInt | None = None
-    """Passes over the training rows at most, by default 1,000 for a head and 60 for an autoencoder; early stopping usually
-    ends the run sooner."""
-    batch_size: PositiveInt = 64
-    """Rows in one step."""
-    optimizer: Literal["auto", "adamw", "sgd"] = "auto"
-    """AdamW, or gradient descent with Nesterov momentum 0.9; `auto` takes the second for linear heads, whose result then
-    doesn't depend on how the vectors are rotated, and AdamW for everything else."""
-    learning_rate: PositiveFloat | None = None
-    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980) and 1 for gradient descent on scaled vectors."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Share by which weights shrink a step, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
-    patience: PositiveInt = 10
-    """Epochs without a lower validation loss before the run stops; the best weights are restored."""
-    checkpoint_every: PositiveInt = 500
-    """Steps between checkpoints, beside the one after each epoch; what an interrupted run loses at most."""
-
-
-def resolve(settings: Training, linear: bool, epochs: int) -> Training:
-    """The same settings with what `auto` and the defaults that depend on the stage come to."""
-    optimizer = ("sgd" if linear else "adamw") if settings.optimizer == "auto" else settings.optimizer
-    rate = settings.learning_rate or {"sgd": 1.0, "adamw": 1e-3}[optimizer]
-    return settings.model_copy(update={"optimizer": optimizer, "learning_rate": rate, "epochs": settings.epochs or epochs})
-
-
-def _optimizer(settings: Training) -> Any:
-    import keras
-
-    rate: Any = settings.learning_rate
-    if settings.optimizer == "sgd":
-        decay = settings.weight_decay or None
-        return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
-    return keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay)
-
-
-@dataclass
-class Rows:
-    """Rows to learn from or to measure on: how many, and a function from indices to (inputs, targets)."""
-
-    count: int
-    batch: Batch
+WORSENING = 0.05
+"""Relative rise of the validation loss above its lowest, for `course` to call it one; less is noise."""
+ROWS_AT_ONCE = 1024
+FALLING = {"loss", "log_loss", "brier", "ece", "mse", "rmse", "mae", "worst_error"}
+"""Measures of which less is better."""
 
 
 @dataclass
 class Progress:
-    """Where a run is; all of it goes into a checkpoint."""
+    """Where a run is; all of it goes into a checkpoint. `best` is the monitored measure, negative where more is better."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    best_loss: float | None = None
+    best: float | None = None
     best_epoch: int = 0
     finished: bool = False
+    seconds: float = field(default=0.0, compare=False)
+    waited: float = field(default=0.0, compare=False)
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit(model: Any, loss: Any, train: Rows, validation: Rows, settings: Training, seed: int, folder: Path) -> Progress:
+def learning_rate(settings: Training, step: int, steps: int, monitored: list[float]) -> float:
+    """The learning rate of a step, a function of where the run is.
+
+    Args:
+        settings: resolved.
+        step: steps done before it.
+        steps: of all epochs.
+        monitored: the monitored measure of each epoch so far, less is better.
+    """
+    assert isinstance(settings.learning_rate, float | int), "resolve the settings first"
+    rate, warmup = float(settings.learning_rate), settings.warmup_steps
+    if step < warmup:
+        return rate * (step + 1) / warmup
+    if settings.schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    if settings.schedule == "plateau":
+        return rate / 3 ** _plateaus(monitored, max(1, (settings.patience or 10) // 2))
+    return rate
+
+
+def _plateaus(monitored: list[float], length: int) -> int:
+    best, since, falls = math.inf, 0, 0
+    for value in monitored:
+        if _gained(value, best):
+            best, since = value, 0
+        else:
+            since += 1
+            if since == length:
+                falls, since = falls + 1, 0
+    return falls
+
+
+def _gained(value: float, best: float | None) -> bool:
+    return best is None or math.isinf(best) or best - value > LEAST_GAIN * abs(best)
+
+
+def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progress], None] = lambda run: None) -> Progress:
     """Train a model and leave the weights of its best epoch in it; goes on where an earlier call was interrupted.
 
     Args:
-        model: a Keras model; changed in place.
-        loss: a Keras loss with `reduction=None`, giving one number per row.
-        train: rows to learn from.
-        validation: rows whose mean loss decides when to stop and which weights to keep.
-        settings: how long and how fast; optimizer and learning rate resolved.
+        trainer: what is to be learned, and how; the learning rate resolved.
         seed: decides the order of rows in each epoch.
         folder: where checkpoints lie.
+        after_epoch: called after each epoch that this call ran.
 
     Returns:
         The run: an entry of `history` per epoch, and the best epoch (counted from 1).
 
     Raises:
-        UserError: when the loss is no longer finite.
+        UserError: when the loss is no longer finite, naming the rows.
     """
-    import tensorflow as tf
-
-    optimizer = _optimizer(settings)
-    optimizer.build(model.trainable_variables)
-
-    def learn(inputs: Any, targets: Any) -> Any:
-        with tf.GradientTape() as tape:
-            value = tf.reduce_mean(loss(targets, model(inputs, training=True)))
-        optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
-        return value
-
-    def measure(inputs: Any, targets: Any) -> Any:
-        return loss(targets, model(inputs, training=False))
-
-    step, losses = _traced(learn), _traced(measure)
-
-    assert settings.epochs is not None and settings.optimizer != "auto", "resolve the settings first"
-    variables = [*model.variables, *optimizer.variables]
-    best = [variable.numpy() for variable in model.variables]
-    run = _restore(folder, variables, best)
-    batches = -(-train.count // settings.batch_size)
-    spoken = time.monotonic()
+    settings, problem = trainer.settings, trainer.problem
+    saved = Checkpoints(folder, settings.checkpoints, settings.checkpoint_share)
+    best = checkpoints.values(trainer.model.variables)
+    run = Progress(**(saved.restore(trainer.variables, best) or {}))
+    if run.step:
+        log.info("goes on after step %d", run.step)
+    assert settings.epochs is not None
+    rows = len(problem.train.epoch(seed, 0))
+    per_epoch = -(-rows // settings.batch_size)
+    steps = per_epoch * settings.epochs
+    validation = Repeated(problem.validation, trainer.specs, min(ROWS_AT_ONCE, 4 * settings.batch_size))
+    stream = training_stream(problem.train, trainer.specs, settings.batch_size, seed, run.step, steps)
+    spoken, rate = time.monotonic(), 0.0
     with progress.bar(settings.epochs, "epochs") as advance:
         advance(run.epoch)
         while not run.finished:
-            order = np.random.default_rng([seed, run.epoch]).permutation(train.count)
-            while run.batch < batches:
-                chosen = np.sort(order[run.batch * settings.batch_size : (run.batch + 1) * settings.batch_size])
-                value = float(step(*_tensors(train.batch(chosen))))
-                _refuse_infinite("training", value, run, settings)
-                run.loss_sum += value * len(chosen)
+            monitored = [_monitored(entry, settings.monitor) for entry in run.history]
+            while run.batch < per_epoch:
+                start = time.monotonic()
+                batch = next(stream)
+                ready = time.monotonic()
+                rate = learning_rate(settings, run.step, steps, monitored)
+                value, losses = trainer.step(batch, rate)
+                mean = float(value)
+                if not math.isfinite(mean):
+                    raise infinite("training", f"step {run.step + 1}", problem.train, batch, losses.numpy(), rate)
+                run.waited += ready - start
+                run.seconds += time.monotonic() - start
+                run.loss_sum += mean * len(batch.chosen)
                 run.batch += 1
                 run.step += 1
-                if run.step % settings.checkpoint_every == 0 and run.batch < batches:
-                    _save(folder, run, variables, best)
-            validation_loss = _mean_loss(losses, validation)
-            _refuse_infinite("validation", validation_loss, run, settings)
-            _end_epoch(run, validation_loss, train.count, settings)
-            if run.best_epoch == run.epoch:
-                best = [variable.numpy() for variable in model.variables]
-            _save(folder, run, variables, best)
+                if run.step % settings.checkpoint_every == 0 and run.batch < per_epoch and saved.due():
+                    saved.save(run.step, asdict(run), trainer.variables, best)
+            with trainer.averaged():
+                measured = measure(trainer, validation, f"the end of epoch {run.epoch + 1}")
+                _end_epoch(run, measured, rows, rate, problem, settings)
+                if run.best_epoch == run.epoch:
+                    best = checkpoints.values(trainer.model.variables)
+            if run.finished or saved.due():
+                saved.save(run.step, asdict(run), trainer.variables, best)
+            after_epoch(run)
             advance(1)
             if run.finished or time.monotonic() - spoken >= SPEAK_EVERY_SECONDS:
                 spoken = time.monotonic()
-                log.info("epoch %d: loss %.4f, validation loss %.4f", run.epoch, *list(run.history[-1].values())[1:])
-    for variable, value in zip(model.variables, best, strict=True):
-        variable.assign(value)
+                last = run.history[-1]
+                log.info("epoch %d: loss %.4f, validation loss %.4f", run.epoch, last["loss"], last["validation_loss"])
+    trainer.finish(best)
     return run
 
 
-def _traced(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A function of batches of any size, traced at its first call only; TensorFlow warns of those traced again and again."""
-    import tensorflow as tf
+def measure(trainer: Trainer, validation: Repeated, when: str) -> dict[str, float]:
+    """Mean loss and the problem's scores over all validation rows.
 
-    concrete: list[Any] = []
+    Args:
+        trainer: whose present weights are measured.
+        validation: the rows.
+        when: for the message.
 
-    def call(*batch: Any) -> Any:
-        if not concrete:
-            signature = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in batch]
-            concrete.append(tf.function(function, input_signature=signature).get_concrete_function())
-        return concrete[0](*batch)
-
-    return call
-
-
-def _refuse_infinite(what: str, value: float, run: Progress, settings: Training) -> None:
-    if not np.isfinite(value):
-        raise UserError(
-            f"the {what} loss became {value} at step {run.step + (what == 'training')}; lower the learning rate (now "
-            f"{settings.learning_rate:g}), or look for rows that are not finite"
-        )
-
-
-def _tensors(batch: tuple[Any, Any]) -> tuple[Any, Any]:
-    import tensorflow as tf
-
-    return tf.constant(batch[0]), tf.constant(batch[1])
+    Raises:
+        UserError: when a loss is not finite.
+    """
+    total, outputs, scores = 0.0, [], trainer.problem.scores if trainer.settings.monitor != "loss" else None
+    for batch in validation:
+        losses = trainer.losses(batch)
+        if not np.isfinite(losses).all():
+            rate = trainer.settings.learning_rate
+            raise infinite("validation", when, validation.rows, batch, losses, rate if isinstance(rate, float) else 0.0)
+        total += float(losses.sum())
+        if scores:
+            outputs.append(trainer.outputs(batch))
+    found = {"loss": total / validation.rows.count}
+    return found | (scores(np.concatenate(outputs)) if scores else {})
 
 
-def _mean_loss(losses: Callable[[Any, Any], Any], rows: Rows, at_once: int = 1024) -> float:
-    total = 0.0
-    for start in range(0, rows.count, at_once):
-        values = losses(*_tensors(rows.batch(np.arange(start, min(start + at_once, rows.count)))))
-        total += float(values.numpy().astype(np.float64).sum())
-    return total / rows.count
+def _monitored(entry: dict[str, float], monitor: str) -> float:
+    name = f"validation_{monitor}"
+    if name not in entry:
+        measures = [key.removeprefix("validation_") for key in entry if key.startswith("validation_")]
+        raise not_among("measure", monitor, measures, hint="to monitor")
+    return entry[name] if monitor in FALLING else -entry[name]
 
 
-def _end_epoch(run: Progress, validation_loss: float, rows: int, settings: Training) -> None:
+def _end_epoch(run: Progress, measured: dict[str, float], rows: int, rate: float, problem: Problem, settings: Training) -> None:
     run.epoch += 1
-    run.history.append({"epoch": run.epoch, "loss": run.loss_sum / rows, "validation_loss": validation_loss})
-    if run.best_loss is None or validation_loss < run.best_loss * (1 - LEAST_GAIN):
-        run.best_loss, run.best_epoch = validation_loss, run.epoch
+    entry = {"epoch": run.epoch, "loss": run.loss_sum / rows, "learning_rate": rate}
+    run.history.append(entry | {f"validation_{name}": value for name, value in measured.items()})
+    now = _monitored(run.history[-1], settings.monitor)
+    if _gained(now, run.best):
+        run.best, run.best_epoch = now, run.epoch
     run.batch, run.loss_sum = 0, 0.0
-    run.finished = run.epoch >= (settings.epochs or 0) or run.epoch - run.best_epoch >= settings.patience
+    target = problem.target
+    reached = target is not None and now <= (target if settings.monitor in FALLING else -target)
+    ended = settings.patience is not None and run.epoch - run.best_epoch >= settings.patience
+    run.finished = reached or ended or run.epoch >= (settings.epochs or 0)
 
 
-def _save(folder: Path, run: Progress, variables: list[Any], best: list[np.ndarray]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{run.step:010d}.checkpoint"
-    unfinished = path.with_suffix(".unfinished")
-    arrays = {f"now{n}": variable.numpy() for n, variable in enumerate(variables)}
-    arrays |= {f"best{n}": value for n, value in enumerate(best)}
-    content = io.BytesIO()
-    np.savez(content, run=np.array(json.dumps(asdict(run))), **arrays)  # pyright: ignore[reportArgumentType]
-    with unfinished.open("wb") as file:
-        file.write(hashlib.sha256(content.getbuffer()).digest())
-        file.write(content.getbuffer())
-    sync(unfinished)
-    os.replace(unfinished, path)
-    for old in sorted(folder.glob("step-*.checkpoint"))[:-KEPT_CHECKPOINTS]:
-        old.unlink()
+def course(monitored: list[float]) -> dict[str, int]:
+    """What a run of many epochs shows: where its gain ended, and whether there was a second descent.
 
+    A second descent (Nakkiran et al. 2020, arXiv:1912.02292) is a gain on the lowest loss after it had risen by more than
+    WORSENING above it.
 
-def _restore(folder: Path, variables: list[Any], best: list[np.ndarray]) -> Progress:
-    """Set all variables from the newest checkpoint that can be read; a fresh start where there is none."""
-    for path in sorted(folder.glob("step-*.checkpoint"), reverse=True):
-        raw = path.read_bytes()
-        if hashlib.sha256(memoryview(raw)[32:]).digest() != raw[:32]:
-            log.warning("checkpoint %s is damaged (its checksum doesn't fit); going on from the one before", path.name)
-            continue
-        with np.load(io.BytesIO(raw[32:]), allow_pickle=False) as stored:
-            now = [stored[f"now{n}"] for n in range(len(variables))]
-            best[:] = [stored[f"best{n}"] for n in range(len(best))]
-            run = Progress(**json.loads(str(stored["run"])))
-        for variable, value in zip(variables, now, strict=True):
-            variable.assign(value)
-        log.info("goes on after step %d", run.step)
-        return run
-    return Progress()
+    Args:
+        monitored: the monitored measure of each epoch, less is better.
+
+    Returns:
+        `gain_ended`, the last epoch that brought a gain; and for the largest double descent, if there is one, the epochs
+        `first_low`, `worst` and `second_low`. Counted from 1.
+    """
+    low, found, rise = 0, {"gain_ended": 1}, 0.0
+    for epoch, value in enumerate(monitored):
+        if epoch and _gained(value, monitored[low]):
+            worst = max(range(low, epoch), key=monitored.__getitem__)
+            height = monitored[worst] - monitored[low]
+            if height > max(rise, WORSENING * abs(monitored[low])):
+                rise = height
+                found |= {"first_low": low + 1, "worst": worst + 1, "second_low": epoch + 1}
+            low = epoch
+            found["gain_ended"] = epoch + 1
+    if "second_low" in found:  # how low it came in the end
+        found["second_low"] = min(range(found["second_low"] - 1, len(monitored)), key=monitored.__getitem__) + 1
+    return found

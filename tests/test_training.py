@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from embedkit import Training, UserError, engines
-from embedkit.training import Rows, fit, resolve
+from embedkit.batches import training_stream
+from embedkit.checkpoints import Checkpoints
+from embedkit.training import Problem, Rows, Trainer, course, fit, learning_rate, resolve
 
 engines.load_frameworks()
 
@@ -21,7 +23,9 @@ import keras  # noqa: E402  after the frameworks were loaded quietly
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(100, 4)).astype(np.float32)
 TARGETS = (INPUTS @ RANDOM.normal(size=(4, 2)) + 0.1 * RANDOM.normal(size=(100, 2))).astype(np.float32)
-SHORT = Training(epochs=4, batch_size=16, checkpoint_every=3, optimizer="adamw", learning_rate=0.01)  # 7 steps an epoch
+SHORT = Training(  # 7 steps an epoch, every checkpoint written
+    epochs=4, batch_size=16, checkpoint_every=3, checkpoint_share=1, optimizer="adamw", learning_rate=0.01
+)
 
 
 class Stopped(Exception):
@@ -46,26 +50,31 @@ def line():
     return keras.Model(vectors, keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(vectors))
 
 
-def rows(inputs=INPUTS, targets=TARGETS):
-    return Rows(len(inputs), lambda chosen: (inputs[chosen], targets[chosen]))
+def rows(inputs=INPUTS, targets=TARGETS, **more):
+    return Rows.of(inputs, targets, **more)
 
 
-def dying_after(steps):
-    """Rows whose batch function is interrupted after so many batches, as by the power going out."""
-    taken = []
+class Dying(Trainer):
+    """A trainer that is interrupted after so many steps, as by the power going out."""
 
-    def batch(chosen):
-        if len(taken) == steps:
+    left = 0
+
+    def step(self, *arguments, **named):
+        if not self.left:
             raise Stopped
-        taken.append(chosen)
-        return INPUTS[chosen], TARGETS[chosen]
-
-    return Rows(100, batch)
+        self.left -= 1
+        return super().step(*arguments, **named)
 
 
-def train(folder, settings=SHORT, train=None, validation=None, model=None, loss=squared, seed=7):
+def learn(folder, model, train, validation, settings, loss=squared, seed=7, dies=None, **more):
+    trainer = (Trainer if dies is None else Dying)(Problem(model, loss, train, validation, **more), settings)
+    trainer.left = dies
+    return fit(trainer, seed, folder)
+
+
+def train(folder, settings=SHORT, train=None, validation=None, model=None, **more):
     model = model or network()
-    run = fit(model, loss, train or rows(), validation or rows(INPUTS[:30], TARGETS[:30]), settings, seed, folder)
+    run = learn(folder, model, train or rows(), validation or rows(INPUTS[:30], TARGETS[:30]), settings, **more)
     return [weight.tolist() for weight in model.get_weights()], run
 
 
@@ -81,7 +90,7 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize("steps", [5, 7, 27])  # between two checkpoints, at the end of an epoch, at the last step
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, undisturbed, steps):
     with pytest.raises(Stopped):
-        train(tmp_path, train=dying_after(steps))
+        train(tmp_path, dies=steps)
     assert train(tmp_path) == undisturbed
 
 
@@ -89,7 +98,7 @@ def test_a_run_that_is_interrupted_again_and_again_ends_with_the_same_bits(tmp_p
     interruptions = 0
     while True:
         try:
-            assert train(tmp_path, train=dying_after(5)) == undisturbed
+            assert train(tmp_path, dies=5) == undisturbed
             break
         except Stopped:
             interruptions += 1
@@ -100,19 +109,20 @@ KILLED = """
 import os, pathlib, signal, sys
 import test_training as here
 
-folder, taken = pathlib.Path(sys.argv[1]), []
-ones = here.np.ones((4, 1), "float32")
+folder = pathlib.Path(sys.argv[1])
+ones = here.rows(here.np.ones((4, 1), "float32"), here.np.ones((4, 1), "float32"))
 for number in range(6):
     one_step = here.Training(epochs=1, batch_size=4, optimizer="sgd", learning_rate=0.1)
-    here.fit(here.line(), here.squared, here.rows(ones, ones), here.rows(ones, ones), one_step, 0, folder / str(number))
+    here.learn(folder / str(number), here.line(), ones, ones, one_step)
 
-def batch(chosen):
-    if len(taken) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-    taken.append(chosen)
-    return here.INPUTS[chosen], here.TARGETS[chosen]
+class Killed(here.Dying):
+    def step(self, *arguments, **named):
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(*arguments, **named)
 
-here.train(folder, train=here.Rows(100, batch))
+here.Dying = Killed
+here.train(folder, dies=12)
 """
 
 
@@ -129,14 +139,10 @@ def test_a_process_that_was_killed_loses_only_the_steps_since_its_checkpoint(kil
     folder, ended = killed
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert sorted(path.name for path in folder.glob("*.checkpoint")) == ["step-0000000009.checkpoint", "step-0000000012.checkpoint"]
-    taken = []
-
-    def counted(chosen):
-        taken.append(chosen)
-        return INPUTS[chosen], TARGETS[chosen]
-
-    assert train(folder, train=Rows(100, counted)) == undisturbed
-    assert len(taken) == 28 - 12
+    with pytest.raises(Stopped):
+        train(folder, dies=28 - 12 - 1)
+    assert sorted(folder.glob("*.checkpoint"))[-1].name == "step-0000000027.checkpoint"
+    assert train(folder, dies=1) == undisturbed
 
 
 def test_many_runs_in_one_process_print_nothing(killed):
@@ -146,7 +152,7 @@ def test_many_runs_in_one_process_print_nothing(killed):
 
 def test_a_finished_run_is_not_run_again(tmp_path, undisturbed):
     assert train(tmp_path) == undisturbed
-    assert train(tmp_path, train=dying_after(0)) == undisturbed
+    assert train(tmp_path, dies=0) == undisturbed
 
 
 def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
@@ -174,7 +180,7 @@ def damage(path, how):
 @pytest.mark.parametrize("how", ["cut", "empty", "array", "encrypted", "compressed", "other"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, undisturbed, how):
     with pytest.raises(Stopped):
-        train(tmp_path, train=dying_after(13))
+        train(tmp_path, dies=13)
     newest = sorted(tmp_path.glob("*.checkpoint"))[-1]
     damage(newest, how)
     with caplog.at_level(logging.INFO, "embedkit"):
@@ -190,10 +196,8 @@ def stored_in(path):
 
 
 def test_no_flipped_byte_of_a_checkpoint_goes_unnoticed(tmp_path):
-    from embedkit.training import _restore
-
     with pytest.raises(Stopped):
-        train(tmp_path, train=dying_after(8))
+        train(tmp_path, dies=8)
     before, newest = sorted(tmp_path.glob("*.checkpoint"))
     good = newest.read_bytes()
     with stored_in(before) as stored:
@@ -205,13 +209,13 @@ def test_no_flipped_byte_of_a_checkpoint_goes_unnoticed(tmp_path):
             expected[json.loads(str(stored["run"]))["step"]] = [stored[f"now{number}"].tolist() for number in range(count)]
     for position in range(0, len(good), 41):
         newest.write_bytes(good[:position] + bytes([good[position] ^ 0x11]) + good[position + 1 :])
-        run = _restore(tmp_path, variables, [])
-        assert [variable.numpy().tolist() for variable in variables] == expected[run.step], position
+        run = Checkpoints(tmp_path, 2, 1.0).restore(variables, [])
+        assert [variable.numpy().tolist() for variable in variables] == expected[run["step"]], position
 
 
 def test_where_every_checkpoint_is_damaged_the_run_starts_anew(tmp_path, caplog, undisturbed):
     with pytest.raises(Stopped):
-        train(tmp_path, train=dying_after(13))
+        train(tmp_path, dies=13)
     for path in tmp_path.glob("*.checkpoint"):
         damage(path, "cut")
     with caplog.at_level(logging.WARNING, "embedkit"):
@@ -221,7 +225,7 @@ def test_where_every_checkpoint_is_damaged_the_run_starts_anew(tmp_path, caplog,
 
 def test_a_half_written_checkpoint_is_not_looked_at(tmp_path, undisturbed):
     with pytest.raises(Stopped):
-        train(tmp_path, train=dying_after(13))
+        train(tmp_path, dies=13)
     (tmp_path / "step-0000000013.unfinished").write_bytes(b"half")
     assert train(tmp_path) == undisturbed
 
@@ -238,15 +242,10 @@ def test_checkpoints_change_nothing(tmp_path, undisturbed):
     assert train(tmp_path, SHORT.model_copy(update={"checkpoint_every": 1000})) == undisturbed
 
 
-def test_each_epoch_takes_every_row_once_in_another_order(tmp_path):
-    taken = []
-
-    def batch(chosen):
-        taken.append(chosen)
-        return INPUTS[chosen], TARGETS[chosen]
-
-    train(tmp_path, train=Rows(100, batch))
-    assert [len(chosen) for chosen in taken[:7]] == [16] * 6 + [4]
+def test_each_epoch_takes_every_row_once_in_another_order():
+    stream = training_stream(rows(), rows().specs(), 16, 7, 0, 28)
+    taken = [batch.chosen.numpy() for batch in stream]
+    assert [len(chosen) for chosen in taken] == ([16] * 6 + [4]) * 4
     epochs = [np.concatenate(taken[start : start + 7]) for start in range(0, 28, 7)]
     assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
@@ -257,7 +256,7 @@ def test_the_losses_of_the_history_are_means_over_rows(tmp_path):
     ones, threes = np.ones((5, 1), np.float32), np.full((5, 1), 3.0, np.float32)
     settings = Training(epochs=2, batch_size=5, optimizer="sgd", learning_rate=0.25)
     model = line()
-    run = fit(model, squared, rows(ones, threes), rows(ones[:2], threes[:2]), settings, 0, tmp_path)
+    run = learn(tmp_path, model, rows(ones, threes), rows(ones[:2], threes[:2]), settings)
     # Nesterov with momentum 0.9: v = 0.9 v - 0.25 g, w += 0.9 v - 0.25 g. g = -6: v = 1.5, w = 2.85; g = -0.3: v = 1.425
     last = 2.85 + 0.9 * 1.425 + 0.25 * 0.3
     assert [entry["loss"] for entry in run.history] == pytest.approx([9.0, 0.15**2], rel=1e-5)
@@ -272,7 +271,7 @@ def test_the_loss_of_an_epoch_counts_the_rows_of_a_short_batch_by_their_number(t
     targets = np.array([[1], [1], [1], [1], [10]], np.float32)
     for seed in range(2):
         settings = Training(epochs=1, batch_size=4, learning_rate=1e-9, optimizer="sgd")
-        run = fit(line(), squared, rows(inputs, targets), rows(inputs, targets), settings, seed, tmp_path / str(seed))
+        run = learn(tmp_path / str(seed), line(), rows(inputs, targets), rows(inputs, targets), settings, seed=seed)
         assert run.history[0]["loss"] == pytest.approx(104 / 5)
         assert run.history[0]["validation_loss"] == pytest.approx(104 / 5)
 
@@ -285,13 +284,9 @@ def test_early_stopping_restores_the_best_weights(tmp_path):
     ones = np.ones((8, 1), np.float32)
     settings = Training(epochs=100, patience=5, batch_size=8, optimizer="adamw", learning_rate=0.1)
     seen = []
-
-    def validation(chosen):
-        seen.append(model.get_weights()[0][0, 0])
-        return ones[chosen], ones[chosen]
-
     model = line()
-    run = fit(model, squared, rows(ones, 3 * ones), Rows(8, validation), settings, 0, tmp_path)
+    trainer = Trainer(Problem(model, squared, rows(ones, 3 * ones), rows(ones, ones)), settings)
+    run = fit(trainer, 0, tmp_path, lambda run: seen.append(model.get_weights()[0][0, 0]))
     assert run.best_epoch == 1 + int(np.argmin(np.abs(np.array(seen) - 1)))
     assert run.epoch == run.best_epoch + 5
     assert model.get_weights()[0][0, 0] == seen[run.best_epoch - 1]
@@ -300,32 +295,24 @@ def test_early_stopping_restores_the_best_weights(tmp_path):
 
 def test_the_best_weights_outlive_an_interruption_after_their_epoch(tmp_path):
     ones = np.ones((8, 1), np.float32)
-    settings = Training(epochs=100, patience=5, batch_size=8, optimizer="adamw", learning_rate=0.1)
+    settings = Training(epochs=100, patience=5, batch_size=8, optimizer="adamw", learning_rate=0.1, checkpoint_share=1)
 
-    def run(folder, steps):
-        left = list(range(steps))
-
-        def batch(chosen):
-            if not left:
-                raise Stopped
-            left.pop()
-            return ones[chosen], 3 * ones[chosen]
-
+    def run(folder, dies=None):
         model = line()
-        found = fit(model, squared, Rows(8, batch), rows(ones, ones), settings, 0, folder)
+        found = learn(folder, model, rows(ones, 3 * ones), rows(ones, ones), settings, dies=dies)
         return found, model.get_weights()[0].tolist()
 
-    undisturbed = run(tmp_path / "undisturbed", 1000)
+    undisturbed = run(tmp_path / "undisturbed")
     assert undisturbed[0].epoch == undisturbed[0].best_epoch + 5
     with pytest.raises(Stopped):
         run(tmp_path / "disturbed", undisturbed[0].best_epoch + 3)
-    assert run(tmp_path / "disturbed", 1000) == undisturbed
+    assert run(tmp_path / "disturbed") == undisturbed
 
 
 def test_a_fall_of_less_than_a_thousandth_counts_as_none(tmp_path):
     ones = np.ones((4, 1), np.float32)
     settings = Training(epochs=100, patience=3, batch_size=4, optimizer="sgd", learning_rate=1e-6)
-    run = fit(line(), squared, rows(ones, ones), rows(ones, ones), settings, 0, tmp_path)
+    run = learn(tmp_path, line(), rows(ones, ones), rows(ones, ones), settings)
     losses = [entry["validation_loss"] for entry in run.history]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
@@ -338,24 +325,28 @@ def test_a_run_ends_after_its_epochs_when_it_keeps_improving(tmp_path, undisturb
     assert [entry["epoch"] for entry in run.history] == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_rate(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path):
     broken = TARGETS.copy()
-    broken[40] = np.nan
-    words = r"the training loss became nan at step [1-7]; lower the learning rate \(now 0.01\), or look for rows that are not"
+    broken[[40, 41]] = np.nan
+    given = rows(targets=broken, ids=np.arange(100) + 1000)
+    words = (
+        r"the training loss became nan at step [1-7], on [12] of the batch's (16|4) rows \((1040|1041|1040, 1041)\); "
+        r"lower the learning rate \(now 0.01\), or look for rows that are not finite"
+    )
     with pytest.raises(UserError, match=words):
-        train(tmp_path, train=rows(targets=broken))
+        train(tmp_path, train=given)
 
 
 def test_too_large_a_learning_rate_stops_the_run_with_its_rate(tmp_path):
     ones, settings = np.ones((9, 1), np.float32), Training(epochs=50, batch_size=9, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(UserError, match=r"the \w+ loss became (inf|nan) .*lower the learning rate \(now 1e\+30\)"):
-        fit(line(), squared, rows(ones, ones), rows(ones, ones), settings, 0, tmp_path)
+        learn(tmp_path, line(), rows(ones, ones), rows(ones, ones), settings)
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run_too(tmp_path):
     broken = TARGETS[:30].copy()
     broken[3] = np.nan
-    with pytest.raises(UserError, match="the validation loss became nan .*look for rows that are not finite"):
+    with pytest.raises(UserError, match=r"the validation loss became nan at the end of epoch 1, on 1 of .* rows \(3\); .*look for rows"):
         train(tmp_path, validation=rows(INPUTS[:30], broken))
 
 
@@ -382,6 +373,8 @@ def test_a_run_that_failed_fails_again_at_the_same_step(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "linear", "expected"),
     [
+        (Training(epochs_factor=3), True, ("sgd", 1.0, 150)),
+        (Training(learning_rate="auto"), True, ("sgd", "auto", 50)),
         (Training(), True, ("sgd", 1.0, 50)),
         (Training(), False, ("adamw", 0.001, 50)),
         (Training(learning_rate=0.3, epochs=7), True, ("sgd", 0.3, 7)),
@@ -410,3 +403,149 @@ def test_weight_decay_makes_weights_smaller(tmp_path, optimizer):
         weights, _ = train(tmp_path / str(decay), settings.model_copy(update={"weight_decay": decay}))
         sizes.append(np.abs(weights[0]).sum())
     assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_weight_decay_leaves_biases_alone():
+    model = network()
+    (optimizer, _, _), = Trainer(Problem(model, squared, rows(), rows()), SHORT).groups
+    decayed = [optimizer._use_weight_decay(variable) for variable in model.trainable_variables]
+    assert decayed == [len(variable.shape) > 1 for variable in model.trainable_variables] == [True, False, True, False]
+
+
+# The tips -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_computed_in_pieces_makes_the_same_steps(tmp_path):
+    model = network(dropout=0)
+    whole, first = train(tmp_path / "whole", model=model)
+    pieces, second = train(tmp_path / "pieces", SHORT.model_copy(update={"accumulate": 3}), model=network(dropout=0))
+    assert np.allclose(np.concatenate([np.ravel(a) for a in whole]), np.concatenate([np.ravel(b) for b in pieces]), atol=1e-5)
+    assert [entry["loss"] for entry in first.history] == pytest.approx([entry["loss"] for entry in second.history], rel=1e-5)
+
+
+def test_a_gradient_is_cut_at_its_length(tmp_path):
+    ones = np.ones((4, 1), np.float32)  # the gradient of (3 - w)² at 0 is -6; v = -0.1 g, w = 0.9 v - 0.1 g
+    settings = Training(epochs=1, batch_size=4, optimizer="sgd", learning_rate=0.1)
+    for clip, expected in ((None, 1.14), (2.0, 0.38), (100.0, 1.14)):
+        model = line()
+        learn(tmp_path / str(clip), model, rows(ones, 3 * ones), rows(ones, ones), settings.model_copy(update={"clip_norm": clip}))
+        assert model.get_weights()[0][0, 0] == pytest.approx(expected)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(tmp_path):
+    ones = np.ones((4, 1), np.float32)
+    settings = Training(epochs=3, batch_size=4, optimizer="sgd", learning_rate=0.01, average=0.5)
+    model, plain = line(), []
+    trainer = Trainer(Problem(model, squared, rows(ones, 3 * ones), rows(ones, 3 * ones)), settings)
+    run = fit(trainer, 0, tmp_path, lambda run: plain.append(model.get_weights()[0][0, 0]))
+    average = 0.5 * (0.5 * plain[0] + 0.5 * plain[1]) + 0.5 * plain[2]  # it starts at the first step's weights
+    assert model.get_weights()[0][0, 0] == pytest.approx(average) != pytest.approx(plain[2])
+    assert run.history[2]["validation_loss"] == pytest.approx((3 - average) ** 2)
+
+
+def test_groups_of_layers_have_learning_rates_of_their_own(tmp_path):
+    before = [weight.copy() for weight in network().get_weights()]
+    settings = SHORT.model_copy(update={"layer_rates": ("dense_1=0", "dense=0.1"), "epochs": 1, "optimizer": "sgd"})
+    moved, _ = train(tmp_path / "groups", settings)
+    free, _ = train(tmp_path / "free", settings.model_copy(update={"layer_rates": ("dense_1=0",)}))
+    assert np.array_equal(moved[2], before[2]) and np.array_equal(moved[3], before[3])
+    shift, whole = (np.abs(np.array(one[0]) - before[0]).mean() for one in (moved, free))
+    assert 0.05 * whole < shift < 0.2 * whole
+    with pytest.raises(UserError, match="layer 'head' is not known.*dense_1.*in layer_rates"):
+        Trainer(Problem(network(), squared, rows(), rows()), settings.model_copy(update={"layer_rates": ("head=0.1",)}))
+    with pytest.raises(UserError, match="layer_rates freezes every layer; leave one"):
+        Trainer(Problem(network(), squared, rows(), rows()), settings.model_copy(update={"layer_rates": ("dense*=0",)}))
+
+
+def test_learning_rates_warm_up_and_fall():
+    settings = Training(optimizer="adamw", learning_rate=0.2, epochs=10, warmup_steps=4, patience=4)
+    rates = [learning_rate(settings, step, 104, []) for step in range(6)]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2, 0.2])
+    cosine = settings.model_copy(update={"schedule": "cosine"})
+    assert [learning_rate(cosine, step, 104, []) for step in (4, 54, 104)] == pytest.approx([0.2, 0.1, 0.0])
+    plateau = settings.model_copy(update={"schedule": "plateau"})
+    falls = [learning_rate(plateau, 50, 104, losses) for losses in ([3, 2, 1], [3, 2, 2, 2], [3, 2, 2, 2, 1, 1, 1, 1, 1])]
+    assert falls == pytest.approx([0.2, 0.2 / 3, 0.2 / 27])
+
+
+def test_the_rate_of_each_epoch_is_in_the_history_and_a_resumed_plateau_is_the_same(tmp_path):
+    ones = np.ones((4, 1), np.float32)
+    settings = Training(epochs=12, batch_size=4, optimizer="sgd", learning_rate=1e-6, schedule="plateau", checkpoint_share=1)
+    whole = learn(tmp_path / "whole", line(), rows(ones, ones), rows(ones, ones), settings)
+    assert [entry["learning_rate"] for entry in whole.history][:7] == pytest.approx([1e-6] * 6 + [1e-6 / 3])
+    with pytest.raises(Stopped):
+        learn(tmp_path / "disturbed", line(), rows(ones, ones), rows(ones, ones), settings, dies=7)
+    assert learn(tmp_path / "disturbed", line(), rows(ones, ones), rows(ones, ones), settings) == whole
+
+
+def test_weights_of_rows_count_in_the_loss_and_in_the_gradient(tmp_path):
+    # Two rows want 0 and 4; the second counts three times as much, so the best weight is 3.
+    ones, wanted = np.ones((2, 1), np.float32), np.array([[0.0], [4.0]], np.float32)
+    settings = Training(epochs=200, batch_size=2, optimizer="sgd", learning_rate=0.02, patience=None)
+    model = line()
+    given = rows(ones, wanted, weights=np.array([0.5, 1.5], np.float32))
+    run = learn(tmp_path, model, given, rows(ones, 3 * ones), settings)
+    assert model.get_weights()[0][0, 0] == pytest.approx(3, abs=1e-3)
+    assert run.history[-1]["loss"] == pytest.approx(0.25 * 9 + 0.75 * 1, abs=1e-2)
+
+
+def test_rows_have_an_order_of_their_own_where_they_say_so(tmp_path):
+    given = rows(order=lambda seed, epoch: np.full(32, 10 * epoch + seed))
+    chosen = [batch.chosen.numpy().tolist() for batch in training_stream(given, given.specs(), 16, 7, 1, 4)]
+    assert chosen == [[7] * 16, [17] * 16, [17] * 16]
+
+
+def test_a_chosen_measure_decides_which_epoch_is_best(tmp_path):
+    def scores(outputs):
+        return {"accuracy": 1 - abs(float(outputs.mean()) - 1), "mae": abs(float(outputs.mean()) - 2)}
+
+    ones, best = np.ones((8, 1), np.float32), {}
+    for monitor in ("loss", "accuracy", "mae"):
+        settings = Training(epochs=40, batch_size=8, optimizer="adamw", learning_rate=0.1, monitor=monitor, patience=None)
+        model = line()
+        run = learn(tmp_path / monitor, model, rows(ones, 3 * ones), rows(ones, 3 * ones), settings, scores=scores)
+        best[monitor] = model.get_weights()[0][0, 0]
+        assert f"validation_{monitor}" in run.history[-1]
+    assert (best["accuracy"], best["mae"], best["loss"]) == pytest.approx((1, 2, 3), abs=0.11)
+    wrong = Training(epochs=1, optimizer="adamw", learning_rate=0.1, monitor="acuracy")
+    with pytest.raises(UserError, match="measure 'acuracy' is not known.*accuracy.*to monitor"):
+        learn(tmp_path, line(), rows(ones, ones), rows(ones, ones), wrong, scores=scores)
+
+
+def test_a_run_ends_when_its_target_is_reached(tmp_path):
+    ones = np.ones((8, 1), np.float32)
+    settings = Training(epochs=100, batch_size=8, optimizer="adamw", learning_rate=0.1, patience=None)
+    run = learn(tmp_path, line(), rows(ones, 3 * ones), rows(ones, 3 * ones), settings, target=4.0)
+    assert run.history[-1]["validation_loss"] <= 4.0 < run.history[-2]["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([4, 3, 2, 1.9999, 2, 2.01], {"gain_ended": 3}),
+        ([4, 3, 2, 2.05, 1.9, 1.8], {"gain_ended": 6}),  # a rise of less than a twentieth is noise
+        ([4, 2, 3, 3.5, 3, 2, 1.5, 1, 1.2], {"gain_ended": 8, "first_low": 2, "worst": 4, "second_low": 8}),
+        ([4, 3.5, 3, 2.5], {"gain_ended": 4}),
+        ([2, 3, 4, 5], {"gain_ended": 1}),
+    ],
+)
+def test_the_course_of_a_long_run_says_where_its_gain_ended_and_whether_there_were_two_descents(losses, expected):
+    assert course(losses) == expected
+
+
+def test_checkpoints_that_come_too_soon_are_left_out(tmp_path):
+    def count(share):
+        folder = tmp_path / str(share)
+        train(folder, SHORT.model_copy(update={"checkpoints": 100, "checkpoint_share": share, "checkpoint_every": 1}))
+        return len(list(folder.glob("*.checkpoint")))
+
+    assert count(1) == 28
+    assert 1 <= count(0.01) < 28  # the last is always written
+
+
+def test_bfloat16_computes_and_float32_stays_the_type_of_the_weights(tmp_path):
+    model = network(dropout=0)
+    exact, _ = train(tmp_path / "exact", model=network(dropout=0))
+    half, _ = train(tmp_path / "half", SHORT.model_copy(update={"precision": "bfloat16"}), model=model)
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert 1e-6 < np.abs(np.array(exact[0]) - half[0]).max() < 0.05

@@ -1,0 +1,231 @@
+"""Checks: what to know before a long run, so that a night isn't lost to what a minute would have shown.
+
+Every check runs on the trainer's own traced step and gives back all it changed: the hash of weights, optimizer and random
+generators is the same before and after. Its result is plain JSON: numbers, and one `line` for people.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from embedkit import metrics
+from embedkit.batches import Batch, Rows, batch_of, parts_of, stream, training_stream
+from embedkit.settings import UserError
+from embedkit.splits import hash64, occurrences
+from embedkit.trainer import DEFAULT_RATES, Trainer, infinite
+
+FITTED = 0.1
+"""One batch counts as overfitted when its loss fell to this share of what it was."""
+OVERFIT_STEPS = 150
+OVERFIT_RATES = (1.0, 0.3, 3.0, 0.1, 10.0)
+"""Times the run's learning rate, tried in turn: the check is of model, loss and rows, not of the rate."""
+STEPS = (20, 100)
+"""Least and most steps of the other checks; in between a twentieth of the run's."""
+SAMPLE = 1024
+RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-4, 100.0)}
+LEAST_RANGE = 40
+SHUFFLES = 4
+DIVERGED = 4.0
+CAUSES = "labels that don't belong to their rows, inputs that are all alike or badly scaled, a loss that doesn't fit the outputs"
+
+
+def preflight(trainer: Trainer, seed: int) -> dict[str, dict[str, Any]]:
+    """All checks of a run, by name.
+
+    Raises:
+        UserError: when one batch can't be overfitted, naming its rows.
+    """
+    found = {}
+    with trainer.untouched() as digest:
+        found["initial_loss"] = initial_loss(trainer, seed)
+        checks = {"overfit_one_batch": overfit_one_batch, "zeroed_inputs": zeroed_inputs, "learning_rate": learning_rate_range}
+        if trainer.settings.thorough:
+            checks["shuffled_labels"] = shuffled_labels
+        for name, check in checks.items():
+            with trainer.untouched():
+                found[name] = check(trainer, seed)
+    return found | {"untouched": {"sha256": digest, "line": f"model, optimizer and random generators are as before: {digest[:16]}"}}
+
+
+def initial_loss(trainer: Trainer, seed: int) -> dict[str, Any]:
+    """The loss of the untrained model on training rows, against what theory says of it."""
+    rows = trainer.problem.train
+    loss = metrics.mean(_losses(trainer, rows, _sample(rows, seed)))
+    expected = trainer.problem.expected
+    found: dict[str, Any] = {"loss": loss.value, "standard_error": loss.standard_error, "rows": loss.n, "expected": expected}
+    if expected is None:
+        return found | {"line": f"loss before training: {loss}"}
+    near = loss.value <= expected * 1.1 + 3 * (loss.standard_error or 0)
+    words = "as it should be" if near else "much higher: the untrained outputs are too large, or their bias is wrong"
+    return found | {"as_expected": near, "line": f"loss before training: {loss}, the labels' entropy is {expected:.4g}: {words}"}
+
+
+def overfit_one_batch(trainer: Trainer, seed: int) -> dict[str, Any]:
+    """Whether the model can learn a few rows by heart, with the noise of training off.
+
+    Raises:
+        UserError: when it can't.
+    """
+    rows = trainer.problem.train
+    chosen = _different(rows, seed, min(trainer.problem.separable, trainer.settings.batch_size))
+    batch = batch_of(rows, chosen, trainer.specs)
+    before = float(trainer.losses(batch).mean())
+    bound, best = FITTED * before, before
+    ids = [int(rows.ids[row]) if rows.ids is not None else int(row) for row in chosen]
+    found: dict[str, Any] = {"rows": len(chosen), "ids": ids, "loss_before": before, "bound": bound}
+    for factor in OVERFIT_RATES:
+        with trainer.untouched():
+            for step in range(1, OVERFIT_STEPS + 1):
+                value = float(trainer.step(batch, _rate(trainer) * factor, calm=True)[0])
+                if not math.isfinite(value):
+                    break
+                best = min(best, value)
+                if value <= bound:
+                    line = f"one batch of {len(chosen)} rows can be overfitted: loss {before:.4g} to {value:.4g} in {step} steps"
+                    return found | {"loss": value, "steps": step, "rate_factor": factor, "line": line}
+    raise UserError(
+        f"one batch of {len(chosen)} rows can't be overfitted: its loss fell from {before:.4g} to {best:.4g} only, not to "
+        f"{bound:.4g}, at {len(OVERFIT_RATES)} learning rates around {_rate(trainer):g}; usual causes are {CAUSES}; look at the "
+        f"rows {', '.join(map(str, ids))}, or set preflight to false"
+    )
+
+
+def zeroed_inputs(trainer: Trainer, seed: int) -> dict[str, Any]:
+    """Whether inputs matter: after a few steps the model must do better than one that saw zeros instead."""
+    real, blank = trainer.problem.validation, _zeroed(trainer.problem.validation)
+    chosen, steps = _sample(real, seed), _steps(trainer)
+    with trainer.untouched():
+        _train(trainer, trainer.problem.train, seed, steps)
+        seen = _losses(trainer, real, chosen)
+    with trainer.untouched():
+        _train(trainer, _zeroed(trainer.problem.train), seed, steps)
+        unseen = _losses(trainer, blank, chosen)
+    gain = metrics.mean(unseen - seen)
+    clear = gain.value > 2 * (gain.standard_error or 0)
+    words = "inputs matter" if clear else "so far the inputs bring nothing"
+    line = f"after {steps} steps the loss is {seen.mean():.4g}, with zeroed inputs {unseen.mean():.4g}: {words}"
+    found = {"loss": float(seen.mean()), "loss_of_zeros": float(unseen.mean()), "standard_error": gain.standard_error}
+    return found | {"steps": steps, "rows": gain.n, "inputs_matter": clear, "line": line}
+
+
+def shuffled_labels(trainer: Trainer, seed: int) -> dict[str, Any]:
+    """Whether a model trained on shuffled labels scores as one that never saw the inputs; if better, labels leak somewhere.
+
+    Done SHUFFLES times: one shuffle may by chance leave a class many of its labels.
+    """
+    rows, validation = trainer.problem.train, trainer.problem.validation
+    chosen, steps, gains = _sample(validation, seed), _steps(trainer), []
+    for number in range(SHUFFLES):
+        shuffle = np.random.default_rng([seed, number]).permutation(rows.count)
+        shuffled = rows.changed(lambda chosen, inputs, _, shuffle=shuffle: (inputs, rows.batch(shuffle[chosen])[1]))
+        losses = []
+        for learned, measured in ((shuffled, validation), (_zeroed(shuffled), _zeroed(validation))):
+            with trainer.untouched():
+                _train(trainer, learned, seed, steps)
+                losses.append(_losses(trainer, measured, chosen).mean())
+        gains.append(losses[1] - losses[0])
+    gain = metrics.mean(np.array(gains))
+    chance = gain.value <= 3 * (gain.standard_error or 0)
+    words = "as chance" if chance else "better than chance, so labels leak into the inputs, or rows into the validation split"
+    line = f"{SHUFFLES} times {steps} steps on shuffled labels lowered the loss by {gain.value:.2g}: {words}"
+    return {"gain": gain.value, "standard_error": gain.standard_error, "steps": steps, "as_chance": chance, "line": line}
+
+
+def learning_rate_range(trainer: Trainer, seed: int) -> dict[str, Any]:
+    """The loss while the learning rate rises from step to step (Smith 2017, arXiv:1506.01186), and the rate it suggests."""
+    low, high = RANGE[trainer.settings.optimizer]
+    steps = max(LEAST_RANGE, _steps(trainer))
+    rates, losses = np.geomspace(low, high, steps), []
+    for rate, batch in zip(rates, _batches(trainer, trainer.problem.train, seed, steps), strict=True):
+        losses.append(float(trainer.step(batch, float(rate))[0]))
+        if not math.isfinite(losses[-1]) or min(losses[-3:]) > DIVERGED * losses[0]:
+            losses = losses[:-1]
+            break
+    smoothed, suggestion = suggest(rates[: len(losses)], np.array(losses))
+    words = "no usable slope" if suggestion is None else f"the loss falls fastest at {suggestion:g}"
+    return {
+        "rates": [float(f"{rate:.4g}") for rate in rates[: len(losses)]],
+        "losses": losses,
+        "smoothed": smoothed.tolist(),
+        "suggestion": suggestion,
+        "line": f"learning rates from {low:g} to {rates[len(losses) - 1]:.2g}: {words}",
+    }
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """What a range test suggests.
+
+    Args:
+        rates: (steps,), rising by a constant factor.
+        losses: (steps,) of the batch at each rate, before its update.
+
+    Returns:
+        The losses smoothed over an eighth of the steps, (steps,), and the rate at which they fall fastest; None where they
+        never fell by more than their noise.
+    """
+    width = 2 * (len(losses) // 16) + 1
+    padded = np.pad(losses, width // 2, mode="edge")
+    smoothed = np.convolve(padded, np.ones(width) / width, mode="valid")
+    calm = losses[: max(5, len(losses) // 8)]  # the first rates are too small to change anything
+    lowest = int(smoothed.argmin())
+    noise = float(calm.std()) + 0.02 * abs(float(calm.mean()))
+    if len(losses) < LEAST_RANGE // 2 or float(calm.mean()) - float(smoothed[lowest]) <= noise:
+        return smoothed, None
+    fastest = int(np.gradient(smoothed)[: lowest + 1].argmin())
+    return smoothed, float(f"{rates[fastest]:.2g}")
+
+
+def _rate(trainer: Trainer) -> float:
+    rate = trainer.settings.learning_rate
+    return float(rate) if isinstance(rate, float | int) else DEFAULT_RATES[trainer.settings.optimizer]
+
+
+def _steps(trainer: Trainer) -> int:
+    per_epoch = -(-len(trainer.problem.train.epoch(0, 0)) // trainer.settings.batch_size)
+    return int(np.clip(per_epoch * (trainer.settings.epochs or 1) // 20, *STEPS))
+
+
+def _batches(trainer: Trainer, rows: Rows, seed: int, steps: int) -> Iterator[Batch]:
+    yield from training_stream(rows, trainer.specs, trainer.settings.batch_size, seed, 0, steps)
+
+
+def _train(trainer: Trainer, rows: Rows, seed: int, steps: int) -> None:
+    for batch in _batches(trainer, rows, seed, steps):
+        trainer.step(batch, _rate(trainer))
+
+
+def _sample(rows: Rows, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(rows.count)[:SAMPLE])
+
+
+def _losses(trainer: Trainer, rows: Rows, chosen: np.ndarray) -> np.ndarray:
+    size = min(256, 4 * trainer.settings.batch_size)
+    losses = []
+    for batch in stream(rows, trainer.specs, parts_of(chosen, size)):
+        losses.append(trainer.losses(batch))
+        if not np.isfinite(losses[-1]).all():
+            raise infinite("first", "a check before the run", rows, batch, losses[-1], _rate(trainer))
+    return np.concatenate(losses)
+
+
+def _zeroed(rows: Rows) -> Rows:
+    import tensorflow as tf
+
+    return rows.changed(lambda chosen, inputs, targets: (tf.nest.map_structure(np.zeros_like, inputs), targets))
+
+
+def _different(rows: Rows, seed: int, most: int) -> np.ndarray:
+    """A few rows with different inputs, and as many different targets as there are."""
+    import tensorflow as tf
+
+    candidates = np.unique(rows.epoch(seed, 0)[:SAMPLE // 4])
+    def hashes(side: Any) -> list[int]:
+        lines = zip(*tf.nest.flatten(side), strict=True)
+        return [hash64(b"".join(np.ascontiguousarray(array).tobytes() for array in line)) for line in lines]
+
+    inputs, targets = map(hashes, rows.batch(candidates))
+    first = np.sort(np.unique(inputs, return_index=True)[1])
+    order = np.argsort(occurrences(np.array(targets)[first]), kind="stable")
+    return np.sort(candidates[first[order][:most]])

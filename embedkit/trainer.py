@@ -1,0 +1,409 @@
+"""The training step: forward, backward and update, traced once, on one device or on several.
+
+A stage says what is to be learned as a `Problem`; a `Trainer` is that problem with its optimizer on this machine's
+devices. The loop (`training.fit`) and the checks before it take the same traced step.
+"""
+
+import contextlib
+import fnmatch
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from embedkit import checkpoints
+from embedkit.batches import Batch, Rows
+from embedkit.settings import Settings, UserError, not_among
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Optimizer = Literal["auto", "adamw", "sgd"]
+
+
+class Training(Settings):
+    """How long and how fast a network learns."""
+
+    epochs: PositiveInt | None = None
+    """Passes over the training rows at most, by default 1,000 for a head and 60 for an autoencoder; early stopping usually
+    ends the run sooner."""
+    epochs_factor: PositiveInt = 1
+    """Times as many epochs, with early stopping off, to see where a longer run stops helping; the best weights are kept all the
+    same."""
+    batch_size: PositiveInt = 64
+    """Rows in one step, those of all devices together."""
+    optimizer: Optimizer = "auto"
+    """AdamW, or gradient descent with Nesterov momentum 0.9; `auto` takes the second for linear heads, whose result then
+    doesn't depend on how the vectors are rotated, and AdamW for everything else."""
+    learning_rate: PositiveFloat | Literal["auto"] | None = None
+    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980) and 1 for gradient descent on scaled vectors;
+    `auto` takes what the range test suggests."""
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    """How the learning rate goes on after the warm-up: it stays, falls to 0 along a cosine over all epochs (Loshchilov and
+    Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises to its value (Goyal et al. 2017, arXiv:1706.02677)."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Share by which weights shrink a step, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and
+    scales of normalisation are left alone."""
+    clip_norm: PositiveFloat | None = None
+    """Length to which the gradient of all weights together is cut (Pascanu et al. 2013, arXiv:1211.5063)."""
+    accumulate: PositiveInt = 1
+    """Pieces in which a batch is computed one after the other, to need less memory; the step stays the same, but for layers that
+    look at a whole batch."""
+    average: Share = 0.0
+    """Decay of a moving average of the weights, such as 0.999, which then is what is validated and kept (Polyak and Juditsky
+    1992); 0 keeps none."""
+    layer_rates: tuple[Annotated[str, Field(pattern=r"^[^=]+=\d+(\.\d+)?$")], ...] = ()
+    """Learning rates of groups of layers as NAME=FACTOR, such as `block_1*=0.1`; the first name that fits counts, a factor of 0
+    freezes."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the computation, weights stay float32 (Micikevicius et al. 2018, arXiv:1710.03740); `auto` takes bfloat16 on
+    GPUs that have it."""
+    devices: Literal["one", "all"] = "one"
+    """Compute on one device or share each batch among all GPUs of this machine (all its processor devices where it has none)."""
+    patience: PositiveInt | None = 10
+    """Epochs without a gain before the run stops and the best weights are restored, usually 5 to 20; none never stops early."""
+    monitor: str = "loss"
+    """What a gain is measured by on the validation rows: `loss`, or a measure of the stage such as `balanced_accuracy`."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints, beside the one after each epoch; what an interrupted run loses at most."""
+    checkpoints: PositiveInt = 2
+    """How many of the newest checkpoints are kept."""
+    checkpoint_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Share of the time that checkpoints may take; one that comes too soon after the last is left out, with 1 none is."""
+    preflight: bool = True
+    """Whether to check before the run that a batch can be overfitted, that the first loss is as theory says, that inputs matter,
+    and which learning rates work; a batch that can't be overfitted stops the run."""
+    thorough: bool = False
+    """Whether to check also that shuffled labels score as chance, and which batch size and widths suit this machine."""
+
+
+def resolve(settings: Training, linear: bool, epochs: int) -> Training:
+    """The same settings with what `auto` and the defaults that depend on the stage come to.
+
+    A learning rate of `auto` stays, until the range test was run.
+    """
+    optimizer = ("sgd" if linear else "adamw") if settings.optimizer == "auto" else settings.optimizer
+    rate = settings.learning_rate or DEFAULT_RATES[optimizer]
+    planned = (settings.epochs or epochs) * settings.epochs_factor
+    patience = settings.patience if settings.epochs_factor == 1 else None
+    known = {"optimizer": optimizer, "learning_rate": rate, "epochs": planned, "patience": patience}
+    return settings.model_copy(update=known)
+
+
+DEFAULT_RATES = {"sgd": 1.0, "adamw": 1e-3}
+Loss = Callable[[Any, Any], Any]
+Step = Callable[[Any, Any, Any, bool], Any]
+Augment = Callable[[Any, Any], tuple[Any, Any]]
+Score = Callable[[np.ndarray], dict[str, float]]
+
+
+@dataclass
+class Problem:
+    """What is to be learned.
+
+    Attributes:
+        model: a Keras model; `fit` leaves the weights of the best epoch in it.
+        loss: from (targets, outputs) to one number per row, (rows,).
+        train: rows to learn from.
+        validation: rows that decide when to stop and which weights to keep.
+        step: where a loss of outputs doesn't do: from (model, inputs, targets, training) to one number per row.
+        augment: changes (inputs, targets) in training, inside the traced step.
+        state: Keras variables that `augment` changes, such as those of its seed generators.
+        scores: measures of all validation outputs, (rows, ...) in their order, by name; `Training.monitor` may name one.
+        target: value of the monitored measure at which the run ends.
+        expected: mean loss that theory says of the untrained model, such as the entropy of the labels.
+        separable: how many different rows the model can tell apart at least, which bounds the batch it is asked to overfit.
+    """
+
+    model: Any
+    loss: Loss
+    train: Rows
+    validation: Rows
+    step: Step | None = None
+    augment: Augment | None = None
+    state: list[Any] = field(default_factory=list)
+    scores: Score | None = None
+    target: float | None = None
+    expected: float | None = None
+    separable: int = 16
+
+
+class Trainer:
+    """A problem, its optimizer and its traced step.
+
+    `variables` is all that a step depends on and changes: weights, optimizer, random generators. `model` is the problem's
+    own, or a copy of it where several devices or another number type compute; `finish` brings the weights home.
+    """
+
+    def __init__(self, problem: Problem, settings: Training):
+        import keras
+
+        assert settings.epochs is not None and settings.optimizer != "auto", "resolve the settings first"
+        self.problem, self.settings = problem, settings
+        self.strategy = _strategy(settings.devices)
+        self.precision = _precision(settings.precision)
+        self.model = problem.model
+        with self.strategy.scope():
+            if self.precision != "float32" or self.strategy.num_replicas_in_sync > 1:
+                self.model = keras.models.clone_model(self.model, clone_function=self._cloned, recursive=True)
+                checkpoints.assign(self.model.variables, checkpoints.values(problem.model.variables))
+            self.groups = [(_optimizer(settings), factor, chosen) for factor, chosen in _groups(self.model, settings)]
+            for optimizer, _, chosen in self.groups:
+                if narrow := [variable for variable in chosen if len(variable.shape) < 2]:
+                    optimizer.exclude_from_weight_decay(var_list=narrow)
+                optimizer.build(chosen)
+        state = [variable for optimizer, _, _ in self.groups for variable in optimizer.variables]
+        self.variables = [*self.model.variables, *state, *problem.state]
+        self.specs = problem.train.specs()
+        self._traces: dict[str, Any] = {}
+
+    @property
+    def replicas(self) -> int:
+        """How many devices share a batch."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def random(self) -> bool:
+        """Whether two steps from the same state and batch could differ, but for their random generators."""
+        return bool(self.problem.augment) or any("seed_generator" in variable.path for variable in self.model.variables)
+
+    def step(self, batch: Batch, rate: float, calm: bool = False) -> tuple[Any, Any]:
+        """Learn from one batch.
+
+        Args:
+            batch: what to learn from.
+            rate: the learning rate.
+            calm: without augmentation, dropout and other noise of training.
+
+        Returns:
+            The mean loss, each row counted by its weight, and the loss of each row before the update, (rows,).
+        """
+        import tensorflow as tf
+
+        name = "calm" if calm and self.random else "learn"
+        if name not in self._traces:
+            specs = (*self.specs, tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32))
+            learn = self._learn if name == "learn" else self._learn_calmly
+            self._traces[name] = tf.function(learn, input_signature=specs).get_concrete_function()
+        return self._traces[name](*tf.nest.flatten([batch.inputs, batch.targets]), batch.weights, tf.constant(rate, tf.float32))
+
+    def losses(self, batch: Batch) -> np.ndarray:
+        """The loss of each row at inference; (rows,) float64."""
+        import tensorflow as tf
+
+        if "losses" not in self._traces:
+            measure = tf.function(lambda inputs, targets: self._losses(inputs, targets, False), input_signature=self.specs)
+            self._traces["losses"] = measure.get_concrete_function()
+        return self._traces["losses"](*tf.nest.flatten([batch.inputs, batch.targets])).numpy().astype(np.float64)
+
+    def outputs(self, batch: Batch) -> np.ndarray:
+        """The outputs at inference; (rows, ...) float32."""
+        import tensorflow as tf
+
+        if "outputs" not in self._traces:
+            def forward(inputs: Any) -> Any:
+                return tf.cast(self.model(inputs, training=False), tf.float32)
+
+            self._traces["outputs"] = tf.function(forward, input_signature=self.specs[:1]).get_concrete_function()
+        return self._traces["outputs"](*tf.nest.flatten(batch.inputs)).numpy()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving averages of the weights, where there are some, in the place of the weights inside the block."""
+        if not self.settings.average:
+            yield
+            return
+        pairs = [
+            (variable, average)
+            for optimizer, _, chosen in self.groups
+            for variable, average in zip(chosen, optimizer._model_variables_moving_average, strict=True)
+        ]
+        now = checkpoints.values([variable for variable, _ in pairs])
+        for variable, average in pairs:
+            variable.assign(average.numpy())
+        try:
+            yield
+        finally:
+            checkpoints.assign([variable for variable, _ in pairs], now)
+
+    @contextlib.contextmanager
+    def untouched(self) -> Iterator[str]:
+        """Give everything a step changes, and every random generator, back after the block; proved by its hash.
+
+        Yields:
+            The hash, as hexadecimal digits.
+        """
+        kept, states = checkpoints.values(self.variables), (random.getstate(), np.random.get_state())
+        before = self.digest()
+        try:
+            yield before
+        finally:
+            checkpoints.assign(self.variables, kept)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+        if self.digest() != before:
+            raise RuntimeError("a check before the run changed the model, the optimizer or a random generator")
+
+    def digest(self) -> str:
+        """Hash of weights, optimizer and random generators."""
+        from keras.src.backend.common import global_state  # the generator behind unseeded layers has no public name
+
+        found = hashlib.sha256()
+        for value in checkpoints.values(self.variables):
+            found.update(value.tobytes())
+        found.update(repr((random.getstate(), np.random.get_state(legacy=False))).encode())
+        generator = global_state.get_global_attribute("global_seed_generator")
+        found.update(b"" if generator is None else generator.state.numpy().tobytes())
+        return found.hexdigest()
+
+    def finish(self, best: list[np.ndarray]) -> None:
+        """Leave these weights in the problem's own model."""
+        checkpoints.assign(self.problem.model.variables, best)
+
+    def _learn(self, inputs: Any, targets: Any, weights: Any, rate: Any) -> tuple[Any, Any]:
+        if self.problem.augment:
+            inputs, targets = self.problem.augment(inputs, targets)
+        return self._update(inputs, targets, weights, rate, True)
+
+    def _learn_calmly(self, inputs: Any, targets: Any, weights: Any, rate: Any) -> tuple[Any, Any]:
+        return self._update(inputs, targets, weights, rate, False)
+
+    def _update(self, inputs: Any, targets: Any, weights: Any, rate: Any, training: bool) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        for optimizer, factor, _ in self.groups:
+            optimizer._learning_rate.assign(rate * factor)
+
+        def on_one_device(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
+            context: Any = tf.distribute.get_replica_context()
+            weights = weights / tf.reduce_sum(weights)
+            if self.replicas > 1:
+                share = -(-tf.shape(weights)[0] // self.replicas)
+                first = tf.cast(context.replica_id_in_sync_group, tf.int32) * share
+                inputs, targets, weights = tf.nest.map_structure(lambda t: t[first : first + share], (inputs, targets, weights))
+            value, losses, gradients = self._gradients(inputs, targets, weights, training)
+            if self.settings.clip_norm:
+                gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if self.replicas > 1 else gradients
+                gradients = tf.clip_by_global_norm(gradients, self.settings.clip_norm)[0]
+                # Keras adds up the devices' gradients, which are equal now.
+                gradients = [each / self.replicas for each in gradients] if self.replicas > 1 else gradients
+            for optimizer, _, chosen in self.groups:
+                mine, gradients = gradients[: len(chosen)], gradients[len(chosen) :]
+                optimizer.apply(mine, chosen)
+            return value, losses
+
+        value, losses = self.strategy.run(on_one_device, args=(inputs, targets, weights))
+        parts = self.strategy.experimental_local_results(losses)
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None), tf.concat(parts, 0)
+
+    def _gradients(self, inputs: Any, targets: Any, weights: Any, training: bool) -> tuple[Any, Any, list[Any]]:
+        """Weighted sum of losses, the losses, and its gradient; piece after piece where the batch is accumulated."""
+        import tensorflow as tf
+
+        variables = [variable.value for _, _, chosen in self.groups for variable in chosen]
+
+        def piece(inputs: Any, targets: Any, weights: Any, share: Any) -> tuple[Any, Any, list[Any]]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                losses = tf.cast(self._losses(inputs, targets, training), tf.float32)
+                value = tf.reduce_sum(losses * weights)
+                penalty = tf.add_n(self.model.losses) * share / self.replicas if self.model.losses else 0.0
+                whole = value + penalty
+            return value, losses, tape.gradient(whole, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        if self.settings.accumulate == 1:
+            return piece(inputs, targets, weights, 1.0)
+        size = -(-self.settings.batch_size // (self.settings.accumulate * self.replicas))
+        rows = tf.shape(weights)[0]
+        pieces = -(-rows // size)
+
+        def more(number: Any, value: Any, losses: Any, total: list[Any]) -> Any:
+            first, last = number * size, (number + 1) * size
+            part = tf.nest.map_structure(lambda tensor: tensor[first:last], (inputs, targets, weights))
+            gain, found, gradients = piece(part[0], part[1], part[2], 1.0 / tf.cast(pieces, tf.float32))
+            dense = [old + tf.convert_to_tensor(new) for old, new in zip(total, gradients, strict=True)]
+            return number + 1, value + gain, tf.concat([losses, found], 0), dense
+
+        # The losses are counted, not measured, by the loop's shapes: their number grows with each piece.
+        start = (tf.constant(0), tf.constant(0.0), tf.zeros([0]), [tf.zeros(variable.shape) for variable in variables])
+        shapes = (tf.TensorShape([]), tf.TensorShape([]), tf.TensorShape([None]), [variable.shape for variable in variables])
+        _, value, losses, total = tf.while_loop(
+            lambda number, *_: number < pieces, more, start, shape_invariants=shapes, parallel_iterations=1
+        )
+        return value, losses, total
+
+    def _losses(self, inputs: Any, targets: Any, training: bool) -> Any:
+        import tensorflow as tf
+
+        if self.problem.step:
+            return self.problem.step(self.model, inputs, targets, training)
+        return self.problem.loss(targets, tf.cast(self.model(inputs, training=training), tf.float32))
+
+    def _cloned(self, layer: Any) -> Any:
+        """A layer of the copy, in the number type of the computation but where it scales raw inputs."""
+        import keras
+
+        config = layer.get_config()
+        if self.precision != "float32" and not isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+            config["dtype"] = keras.DTypePolicy(f"mixed_{self.precision}")
+        return layer.__class__.from_config(config)
+
+
+def infinite(what: str, when: str, rows: Rows, batch: Batch, losses: np.ndarray, rate: float) -> UserError:
+    """What to say of losses, (rows,), of which some are not finite: when, on which rows, and what to do."""
+    chosen = batch.chosen.numpy()
+    wrong = chosen[~np.isfinite(losses)] if not np.isfinite(losses).all() else chosen
+    return UserError(
+        f"the {what} loss became {'nan' if np.isnan(losses).any() else 'inf'} at {when}, on {len(wrong):,} of the batch's "
+        f"{len(chosen):,} rows ({rows.named(wrong)}); lower the learning rate (now {rate:g}), or look for rows that are not finite"
+    )
+
+
+def _strategy(devices: str) -> Any:
+    import tensorflow as tf
+
+    if devices == "all":
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        if len(found) > 1:
+            return tf.distribute.MirroredStrategy([device.name for device in found])
+    return tf.distribute.get_strategy()
+
+
+def _precision(asked: str) -> str:
+    import tensorflow as tf
+
+    if asked != "auto":
+        return asked
+    gpus = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    new = all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)  # NVIDIA Ampere was the first with bfloat16
+    return "bfloat16" if gpus and new else "float32"
+
+
+def _optimizer(settings: Training) -> Any:
+    import keras
+
+    more: dict[str, Any] = {"use_ema": True, "ema_momentum": settings.average} if settings.average else {}
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(1.0, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay or None, **more)
+    return keras.optimizers.AdamW(1.0, weight_decay=settings.weight_decay, **more)
+
+
+def _groups(model: Any, settings: Training) -> list[tuple[float, list[Any]]]:
+    """The trainable variables by the factor of their learning rate, frozen ones left out."""
+    rules = [(name, float(factor)) for name, _, factor in (rule.rpartition("=") for rule in settings.layer_rates)]
+    names = sorted({part for variable in model.trainable_variables for part in variable.path.split("/")})
+    for name, _ in rules:
+        if not fnmatch.filter(names, name):
+            raise not_among("layer", name, names, hint="in layer_rates")
+    groups: dict[float, list[Any]] = {}
+    for variable in model.trainable_variables:
+        fits = (factor for name, factor in rules if fnmatch.filter(variable.path.split("/"), name))
+        groups.setdefault(next(fits, 1.0), []).append(variable)
+    groups.pop(0.0, None)
+    if not groups:
+        raise UserError("layer_rates freezes every layer; leave one at least to learn")
+    return list(groups.items())

@@ -1,9 +1,9 @@
 """Datasets: rows from any source, each with an id, a split, its content and perhaps a label.
 
 A dataset artifact holds `part-00000.parquet` and on (the contents, in source order) and `rows.parquet` (one line per row
-in the same order: `id`, `content` hash, `split`, `label`, `position` in the source). Contents are copied into the
-artifact, pictures as their encoded bytes, so that what was trained on can't change afterwards. Records that could not be
-read are in `rejected.parquet` with their place and the reason.
+in the same order: `id`, `content` hash, `split`, `label`, `position` in the source, and whether it is `neutral`). Contents
+are copied into the artifact, pictures as their encoded bytes, so that what was trained on can't change afterwards. Records
+that could not be read are in `rejected.parquet` with their place and the reason.
 """
 
 import contextlib
@@ -45,6 +45,13 @@ class LoadRows(Seeded):
     """What separates several labels in one text column, such as `,`; makes the rows multi-label."""
     unlabelled: tuple[str, ...] = ()
     """Values of the label column that mean "no label", such as -1; a missing value always does."""
+    neutral: labels.Neutral = labels.Neutral()
+    """Which rows are ambiguous, and left out of training until a person has decided on them."""
+    corrections: labels.Corrections | None = None
+    """File with the columns `id` and `label`, csv or jsonl, as a review page saves it. The rows it names get that label
+    (several as a JSON list, or with `label_separator`) and are no longer neutral; an empty label, or `neutral` where that is
+    no class, leaves a row as it is. Of several lines for one id the last counts, so that the decisions of a later review can
+    be appended. Another content of the file makes another dataset."""
     key_column: str | None = None
     """Column that identifies a row; by default a row's id is a hash of its content."""
     split: Literal["auto", "source", "hash", "stratified", "group", "time"] = "auto"
@@ -161,7 +168,7 @@ def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable()) ->
         source: a file (also with .gz), a folder of train/dev/test files, hf://NAME or builtin:symbols.
     """
     seen = _seen_columns(source, "table", settings)
-    roles = {_label_column(settings, seen), settings.key_column, settings.split_column}
+    roles = {_label_column(settings, seen), settings.key_column, settings.split_column, *settings.neutral.columns}
     names = [name for name in seen if name not in roles]
     if not names:
         raise UserError(f"{source} has no column left beside {', '.join(map(str, roles - {None}))}; a table needs one at least")
@@ -191,12 +198,17 @@ def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
         advice = "give one that has, or see how its files are read (`files` settings)"
         raise UserError(f"{source} has no readable row{first}; {advice}")
     named = {"label": settings.label_column, "key": settings.key_column, "split": settings.split_column}
-    for role, column in (named | {"group": settings.group_column, "time": settings.time_column}).items():
+    neutral = settings.neutral
+    named |= {"group": settings.group_column, "time": settings.time_column, "neutral": neutral.column}
+    for role, column in (named | {"votes": neutral.votes_column, "confidence": neutral.confidence_column}).items():
         if column is not None and column not in seen:
             raise not_among(f"{role} column", column, seen)
     for split in ("group", "time"):
         if (settings.split == split) != (getattr(settings, f"{split}_column") is not None):
             raise UserError(f"split {split!r} and {split}_column belong together; give both or neither")
+    for column, bound in (("votes_column", "min_agreement"), ("confidence_column", "min_confidence")):
+        if (getattr(neutral, column) is None) != (getattr(neutral, bound) is None):
+            raise UserError(f"neutral.{column} and neutral.{bound} belong together; give both or neither")
     return seen
 
 
@@ -206,7 +218,7 @@ def _label_column(settings: LoadRows, seen: list[str]) -> str | None:
 
 def _text_column(seen: list[str], settings: LoadTexts) -> str:
     roles = {_label_column(settings, seen), settings.key_column, settings.split_column, settings.group_column, settings.time_column}
-    rest = [name for name in seen if name not in roles]
+    rest = [name for name in seen if name not in roles and name not in settings.neutral.columns]
     if "text" in rest or len(rest) == 1:
         return "text" if "text" in rest else rest[0]
     raise UserError(f"which column holds the texts is not clear: there is {', '.join(seen)}; set text_column")
@@ -217,6 +229,7 @@ Prepare = Callable[[Record], tuple[dict[str, Any], bytes]]
 
 def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[str], prepare: Prepare, schema: pa.Schema) -> Facts:
     label_column = _label_column(settings, seen)
+    corrections = labels.read_corrections(settings.corrections) if settings.corrections else {}
     parts, consumed = [], 0
     records = read(source, kind, settings.files)
     with ThreadPoolExecutor(4) as pool, progress.bar(None, "records") as advance:
@@ -240,7 +253,7 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
                 break
     if not sum(part["rows"] for part in parts):
         raise UserError(f"{source} has no readable row; give one that has")
-    return _finish(out, settings, parts, consumed, label_column, schema)
+    return _finish(out, settings, parts, consumed, label_column, schema, corrections)
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
@@ -270,7 +283,7 @@ class Batch:
     def write(self, path: Path, first: int) -> dict[str, Any]:
         """Write the contents to `path` and what ids, splits and labels are made from beside the draft."""
         rows: list[dict[str, Any]] = []
-        light: dict[str, list[Any]] = {name: [] for name in ("content", "position", "split", "label", "key", "group", "time")}
+        light: dict[str, list[Any]] = {name: [] for name in _LIGHT.names}
         rejected, taken, size, last = [], 0, 0, False
         while not last and len(rows) < self.settings.rows_per_part and size < BYTES_PER_PART:
             chunk = list(itertools.islice(self.records, min(256, self.settings.rows_per_part - len(rows))))
@@ -279,10 +292,10 @@ class Batch:
                 if isinstance(prepared, str):
                     rejected.append([record.place, prepared])
                     continue
-                row, content = prepared
+                row, content, neutral = prepared
                 rows.append(row)
                 size += len(content)
-                self._note(light, record, content, first + taken + offset)
+                self._note(light, record, content, neutral, first + taken + offset)
             taken += len(chunk)
         table = pa.table(
             [columns.convert([row.get(field.name) for row in rows], field.type) for field in self.schema], schema=self.schema
@@ -292,38 +305,55 @@ class Batch:
         sync(self.light)
         return {"rows": len(rows), "records": taken, "rejected": rejected, "last": last}
 
-    def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes] | str:
+    def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes, bool] | str:
         if record.problem:
             return record.problem
         try:
-            return self.prepare(record)
+            neutral = labels.is_neutral(record.columns, self.settings.neutral)
+        except ValueError as reason:
+            return str(reason)
+        try:
+            return *self.prepare(record), neutral
         except Unreadable as reason:
             return str(reason)
 
-    def _note(self, light: dict[str, list[Any]], record: Record, content: bytes, position: int) -> None:
+    def _note(self, light: dict[str, list[Any]], record: Record, content: bytes, neutral: bool, position: int) -> None:
         settings, row = self.settings, record.columns
         split = record.split if settings.split_column is None else row.get(settings.split_column)
         light["content"].append(splits.hash64(content))
         light["position"].append(position)
         light["split"].append(None if split is None else str(split))
-        light["label"].append(labels.written(row.get(self.label_column), settings) if self.label_column else None)
+        light["neutral"].append(neutral)
+        label = row.get(self.label_column) if self.label_column else None
+        is_mark = self.label_column == settings.neutral.column and labels.marked(label, settings.neutral)
+        light["label"].append(None if is_mark else labels.written(label, settings))
         for role, column in (("key", settings.key_column), ("group", settings.group_column), ("time", settings.time_column)):
             value = row.get(column) if column else None
             light[role].append(None if value is None else str(value))
 
 
 _LIGHT = pa.schema(
-    {"content": pa.int64(), "position": pa.int64()} | {name: pa.string() for name in ("split", "label", "key", "group", "time")}
+    {"content": pa.int64(), "position": pa.int64(), "neutral": pa.bool_()}
+    | {name: pa.string() for name in ("split", "label", "key", "group", "time")}
 )
 
 
-def _finish(out: Draft, settings: LoadRows, parts: list[dict], records: int, label_column: str | None, schema: pa.Schema) -> Facts:
+def _finish(
+    out: Draft,
+    settings: LoadRows,
+    parts: list[dict],
+    records: int,
+    label_column: str | None,
+    schema: pa.Schema,
+    corrections: dict[int, Any],
+) -> Facts:
     """All contents are written: give the rows their ids, labels and splits, and say what was found."""
     light = pa.concat_tables(pq.read_table(out.work / f"light-{number:05d}.parquet") for number in range(len(parts)))
     content = light["content"].to_numpy()
     ids = _ids(light, settings.key_column)
-    found = labels.decide(light["label"].to_pylist(), settings) if label_column else None
+    found, neutral, news = _labels(light, ids, corrections, label_column, settings)
     drawn, notes = _splits(light, ids, content, found, settings)
+    notes += news
     across, moved = splits.straddling(content, drawn)
     if settings.split == "group":
         moved = _whole_groups(light["group"].to_pylist(), content, moved)
@@ -338,6 +368,8 @@ def _finish(out: Draft, settings: LoadRows, parts: list[dict], records: int, lab
     table |= {"split": pa.DictionaryArray.from_arrays(final, list(splits.SPLITS))}
     if found:
         table["label"] = found.array
+    if settings.neutral.columns:
+        table["neutral"] = neutral
     pq.write_table(pa.table(table), out / "rows.parquet", compression="zstd")
     rejected = [line for part in parts for line in part["rejected"]]
     if rejected:
@@ -356,9 +388,34 @@ def _finish(out: Draft, settings: LoadRows, parts: list[dict], records: int, lab
         "duplicates_across_splits": int(across.sum()),
         "rejected": len(rejected),
     }
+    if settings.neutral.columns:
+        details["neutral"] = {name: int(neutral[final == index].sum()) for index, name in enumerate(splits.SPLITS)}
+    if settings.corrections:
+        details["corrections"] = len(corrections)
     if not parts[-1]["rows"] and len(parts) > 1:  # the stream ended exactly at a part's end
         (out / f"part-{len(parts) - 1:05d}.parquet").unlink(missing_ok=True)
     return Facts(rows=len(content), notes=notes, details=details)
+
+
+def _labels(
+    light: pa.Table, ids: np.ndarray, corrections: dict[int, Any], label_column: str | None, settings: LoadRows
+) -> tuple["labels.Labels | None", np.ndarray, list[str]]:
+    """The labels after the corrections, which rows are neutral, and what should be said about them."""
+    raw, neutral = light["label"].to_pylist(), light["neutral"].to_numpy()
+    if not label_column and not corrections:
+        return None, neutral, []
+    found = labels.decide(raw, settings)
+    if not corrections:
+        return found, neutral, []
+    known = found.summary()
+    if found.kind == "number":  # one word among the corrections would otherwise make all of them classes
+        settings = settings.model_copy(update={"label_type": "number"})
+    raw, neutral = labels.correct(raw, neutral, ids, corrections, settings)
+    found = labels.decide(raw, settings)
+    new = [name for name in found.summary().get("classes", ()) if name not in known.get("classes", ())]
+    if new and known["labelled"]:
+        return found, neutral, [f"the corrections bring labels that no row had: {', '.join(new[:5])}"]
+    return found, neutral, []
 
 
 def _ids(light: pa.Table, key_column: str | None) -> np.ndarray:
@@ -459,7 +516,7 @@ def _times(values: list[str | None], settings: LoadRows) -> np.ndarray:
 
 
 def read_rows(dataset: Artifact, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a dataset without their contents: id, content, position, split and, where there is one, label."""
+    """The rows of a dataset without their contents: id, content, position, split and, where there are such, label and neutral."""
     return pq.read_table(dataset / "rows.parquet", columns=columns)
 
 

@@ -1,20 +1,57 @@
 """Labels: one class, several classes, or a number; what a label column holds is decided once all of it was seen.
 
 Classes are strings, sorted (as numbers where all of them are numbers), so that the same labels have the same order
-everywhere. A row without a label has none: it is left out of supervised training, never made a class.
+everywhere. A row without a label has none: it is left out of supervised training, never made a class. A neutral row may
+have one, but people don't agree on it: it is left out too, until a correction says what it is.
 """
 
 import json
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import AfterValidator, Field
 
-from embedkit.settings import UserError
+from embedkit.artifacts import checksum
+from embedkit.columns import MISSING
+from embedkit.readers import ReadFiles, read
+from embedkit.settings import Settings, UserError
+from embedkit.sources import Source
 
 MOST_WHOLE_NUMBERS = 100
+PINNED = re.compile(r"(.+)#sha256=([0-9a-f]{64})", re.DOTALL)
+
+
+class Neutral(Settings):
+    """Which rows are ambiguous; any of these may say so.
+
+    A missing value says nothing; votes or a confidence that can't be read make their record unreadable.
+    """
+
+    column: str | None = None
+    """Column that marks neutral rows; where it is the label column too, the mark is no label."""
+    values: tuple[str, ...] = ("true", "yes", "1")
+    """Values of that column that mean neutral, whatever their case; any other value means that the row is not."""
+    votes_column: str | None = None
+    """Column of what the annotators said: a list of numbers, the votes for each class, or a list of words, one a vote; as
+    JSON too, or as words in one text."""
+    votes_separator: Annotated[str, Field(min_length=1)] = ","
+    """What separates the votes in one text."""
+    min_agreement: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the votes for the winner below which a row is neutral, such as 0.8; needs a votes column."""
+    confidence_column: str | None = None
+    """Column of how sure the annotator was, or whatever made the label."""
+    min_confidence: float | None = None
+    """Confidence below which a row is neutral, in the unit of its column; needs a confidence column."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read; none where no criterion was given."""
+        return tuple(name for name in (self.column, self.votes_column, self.confidence_column) if name is not None)
 
 
 def written(value: Any, settings: Any) -> str | None:
@@ -30,6 +67,75 @@ def written(value: Any, settings: Any) -> str | None:
 
 def _missing(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def marked(value: Any, settings: Neutral) -> bool:
+    """Whether a value of the neutral column means neutral."""
+    return not _missing(value) and _name(value).strip().lower() in {word.strip().lower() for word in settings.values}
+
+
+def is_neutral(row: dict[str, Any], settings: Neutral) -> bool:
+    """Whether a row is neutral by any criterion that was given.
+
+    Raises:
+        ValueError: with the reason, when its votes or its confidence can't be read.
+    """
+    neutral = settings.column is not None and marked(row.get(settings.column), settings)
+    if settings.votes_column is not None and settings.min_agreement is not None:
+        try:
+            share = agreement(row.get(settings.votes_column), settings.votes_separator)
+        except ValueError as error:
+            raise ValueError(f"column {settings.votes_column!r} {error}") from error
+        neutral |= share is not None and share < settings.min_agreement
+    if settings.confidence_column is not None and settings.min_confidence is not None:
+        confidence = row.get(settings.confidence_column)
+        if str(confidence).strip() not in MISSING:
+            number = _number(confidence)
+            if number is None:
+                raise ValueError(f"column {settings.confidence_column!r} holds {_short(confidence)}, not a number")
+            neutral |= number < settings.min_confidence
+    return neutral
+
+
+def agreement(votes: Any, separator: str = ",") -> float | None:
+    """Share of the votes that the winner has, above 0 to 1; None where nobody voted.
+
+    Args:
+        votes: numbers of votes, one a class; or words, one a vote, None or blank where there was none; as a list, as JSON
+            text of one, or as words in one text.
+        separator: what stands between words in one text.
+
+    Raises:
+        ValueError: with the reason, when they are neither.
+    """
+    if _missing(votes):
+        return None
+    listed = _listed(votes)
+    listed = listed.split(separator) if isinstance(listed, str) else listed
+    if not isinstance(listed, list):
+        raise ValueError(f"holds {_short(votes)}, not votes (a list of numbers, or of words)")
+    given: list[Any] = [vote.strip() if isinstance(vote, str) else vote for vote in listed]
+    given = [vote for vote in given if vote is not None and vote != ""]
+    if all(isinstance(vote, str) for vote in given):
+        given = list(Counter(given).values())
+    elif not all(isinstance(vote, int | float) and not isinstance(vote, bool) and 0 <= vote < math.inf for vote in given):
+        raise ValueError(f"holds {_short(votes)}; votes are numbers from 0 up, one a class, or words, one a vote")
+    return max(given) / sum(given) if any(given) else None
+
+
+def _listed(value: Any) -> Any:
+    """A JSON text of a list as that list, anything else as it is."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:60] + "..."
 
 
 @dataclass
@@ -117,3 +223,99 @@ def _kind(distinct: dict[str, Any]) -> str:
 
 def _name(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def pinned(text: str) -> str:
+    """The path of a file with its checksum behind it, so that a setting says which content was meant.
+
+    Args:
+        text: a path, alone or as this function gives it.
+
+    Raises:
+        UserError: when there is no such file, or it doesn't fit the checksum that came with it.
+    """
+    path, given = _unpinned(text)
+    source = Source(path)
+    if source.scheme != "path" or not source.path.is_file():
+        raise UserError(f"{path} is no file; corrections come from a csv or jsonl file with the columns id and label")
+    try:
+        found = checksum(source.path)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); mend its permissions") from error
+    if given and given != found:
+        raise UserError(
+            f"{path} has other corrections than were meant (SHA-256 {found[:8]}..., not {given[:8]}...); "
+            "bring the old file back, or give the path alone to take it as it is"
+        )
+    return f"{path}#sha256={found}"
+
+
+def _unpinned(text: str) -> tuple[str, str | None]:
+    match = PINNED.fullmatch(text)
+    return (match[1], match[2]) if match else (text, None)
+
+
+Corrections = Annotated[str, AfterValidator(pinned)]
+"""Path of a file of corrections; its JSON form, `PATH#sha256=...`, also says which content it had."""
+
+
+def read_corrections(corrections: str) -> dict[int, Any]:
+    """The label that each id in a file of corrections gets, as it is written there; of several for one id the last.
+
+    Args:
+        corrections: path and checksum, as `pinned` gives them.
+
+    Raises:
+        UserError: when a line can't be read, or the file isn't the one that was meant.
+    """
+    path, _ = _unpinned(corrections)
+    found = {}
+    for record in read(Source(path), "table", ReadFiles()):
+        row = record.columns
+        if row.get("id") == "id" and row.get("label") == "label":
+            continue  # the header of a second file behind the first
+        problem = record.problem or ("" if {"id", "label"} <= row.keys() else f"it has {', '.join(row)}, but not both id and label")
+        if not problem and not _is_id(row["id"]):
+            problem = f"{_short(row['id'])} is no id (a whole number, as in rows.parquet)"
+        if problem:
+            raise UserError(f"{record.place} can't be taken as a correction: {problem}; mend or remove it")
+        found[int(row["id"])] = row["label"]
+    pinned(corrections)
+    return found
+
+
+def _is_id(value: Any) -> bool:
+    text = str(value)
+    return re.fullmatch("0|[1-9][0-9]{0,18}", text) is not None and int(text) < 2**63
+
+
+def correct(
+    raw: list[str | None], neutral: np.ndarray, ids: np.ndarray, corrections: dict[int, Any], settings: Any
+) -> tuple[list[str | None], np.ndarray]:
+    """Labels and neutrality after people decided: a row with a new label has that one and is no longer neutral.
+
+    Args:
+        raw: JSON texts as `written` makes them, one a row.
+        neutral: (rows,) bool.
+        ids: (rows,) int64.
+        corrections: new labels by id; one that means "no label", or `neutral` where no row has that label, changes nothing.
+        settings: how labels are written.
+
+    Raises:
+        UserError: when a correction fits no row.
+    """
+    places = np.flatnonzero(np.isin(ids, np.array(list(corrections), np.int64)))
+    strangers = corrections.keys() - set(ids[places].tolist())
+    if strangers:
+        raise UserError(
+            f"{len(strangers):,} of the {len(corrections):,} corrections in {_unpinned(settings.corrections)[0]} fit no row, "
+            f"such as the one of id {min(strangers)}; take them out, or load what was reviewed, with the same key_column"
+        )
+    is_class = any('"neutral"' in text for text in set(raw) if text)
+    raw, neutral = list(raw), neutral.copy()
+    for place in places.tolist():
+        value = _listed(corrections[int(ids[place])])
+        label = written(value, settings)
+        if label is not None and (is_class or value != "neutral"):
+            raw[place], neutral[place] = label, False
+    return raw, neutral

@@ -5,11 +5,13 @@ import hashlib
 import io
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,9 @@ from conftest import SHARED
 from PIL import Image
 
 from embedkit import splits
+from embedkit.artifacts import Artifact
 from embedkit.datasets import LoadImages, LoadTable, LoadTexts, fetch, load_images, load_table, load_texts, read_contents, read_rows
+from embedkit.labels import Neutral, agreement
 from embedkit.readers import ReadFiles
 from embedkit.settings import UserError
 
@@ -530,6 +534,307 @@ def test_class_folders_label_the_training_pictures_beside_a_flat_folder_of_test_
     assert column(dataset, "split") == ["test"] * count + ["train"] * 2
 
 
+# Neutral rows
+
+
+def neutral(dataset):
+    return column(dataset, "neutral")
+
+
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        (("true", "yes", "1"), [True, False, True, True, False, False, True]),
+        (("Maybe",), [False, False, False, False, False, True, False]),
+    ],
+)
+def test_a_column_marks_neutral_rows(write, values, marks):
+    rows = [True, False, "YES ", 1, None, "maybe", 1.0]
+    path = write("a.jsonl", "".join(json.dumps({"text": f"text {n}", "odd": value}) + "\n" for n, value in enumerate(rows)))
+    dataset = load_texts(path, LoadTexts(neutral=Neutral(column="odd", values=values)))
+    assert neutral(dataset) == marks and str(read_rows(dataset).schema.field("neutral").type) == "bool"
+
+
+def test_a_mark_in_the_label_column_is_no_label(write):
+    path = write("a.csv", "text,label\nhi,pos\nyo,unclear\nho,neg\nhu,\n")
+    dataset = load_texts(path, LoadTexts(neutral=Neutral(column="label", values=("unclear",))))
+    assert (column(dataset, "label"), neutral(dataset)) == (["pos", None, "neg", None], [False, True, False, False])
+    assert dataset.manifest.details["label"] == {"type": "class", "labelled": 2, "classes": {"neg": 1, "pos": 1}}
+
+
+@pytest.mark.parametrize(
+    ("votes", "share"),
+    [
+        ([0, 48, 2, 0], 0.96),
+        ([0.25, 0.75], 0.75),
+        ("[1, 1]", 0.5),
+        (["cat", "dog", " cat", "cat"], 0.75),
+        ('["cat", "dog"]', 0.5),
+        ("cat,cat , dog,cat", 0.75),
+        ("cat", 1.0),
+        ("3,3,5", 2 / 3),
+        (["cat", None, "", "cat"], 1.0),
+    ],
+)
+def test_agreement_is_the_winners_share_of_numbers_or_words(votes, share):
+    assert agreement(votes) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("votes", [None, "", [], [0, 0], "[]", " , ", [None, ""], float("nan")])
+def test_where_nobody_voted_there_is_no_agreement(votes):
+    assert agreement(votes) is None
+
+
+def test_votes_in_one_text_may_have_another_separator(write):
+    path = write("a.csv", "text,votes\nhi,a|a|b\nyo,a|a|a\n")
+    settings = Neutral(votes_column="votes", votes_separator="|", min_agreement=0.9)
+    assert neutral(load_texts(path, LoadTexts(neutral=settings))) == [True, False]
+
+
+def test_a_row_is_neutral_where_fewer_agree_than_asked_for(write):
+    rows = [[8, 2], [7, 3], None, [0, 0], [5, 5]]
+    path = write("a.jsonl", "".join(json.dumps({"text": f"text {n}", "votes": votes}) + "\n" for n, votes in enumerate(rows)))
+    dataset = load_texts(path, LoadTexts(neutral=Neutral(votes_column="votes", min_agreement=0.8)))
+    assert neutral(dataset) == [False, True, False, False, True]
+
+
+def test_a_row_is_neutral_where_the_confidence_is_below_the_bound(write):
+    path = write("a.csv", "text,sure\na,0.5\nb,0.49\nc,\nd,NA\ne,-1e3\n")
+    dataset = load_texts(path, LoadTexts(neutral=Neutral(confidence_column="sure", min_confidence=0.5)))
+    assert neutral(dataset) == [False, True, False, False, True]
+
+
+def test_any_criterion_makes_a_row_neutral(write):
+    path = write("a.csv", 'text,odd,votes,sure\na,yes,"x,x",1\nb,no,"x,y",1\nc,no,"x,x",0\nd,no,"x,x",1\n')
+    settings = Neutral(column="odd", votes_column="votes", min_agreement=1, confidence_column="sure", min_confidence=0.5)
+    dataset = load_texts(path, LoadTexts(neutral=settings, validation_share=0, test_share=0))
+    assert neutral(dataset) == [True, True, True, False]
+    assert dataset.manifest.details["neutral"] == {"train": 3, "validation": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "reason"),
+    [
+        (Neutral(votes_column="x", min_agreement=0.5), [3, -1], r"column 'x' holds \[3, -1\]; votes are numbers from 0 up"),
+        (Neutral(votes_column="x", min_agreement=0.5), [3, "cat"], r"column 'x' holds \[3, 'cat'\]; votes are numbers from 0"),
+        (Neutral(votes_column="x", min_agreement=0.5), [True, False], r"votes are numbers from 0 up, one a class, or words"),
+        (Neutral(votes_column="x", min_agreement=0.5), "[1, NaN]", r"votes are numbers from 0 up"),
+        (Neutral(votes_column="x", min_agreement=0.5), 7, r"column 'x' holds 7, not votes \(a list of numbers, or of words\)"),
+        (Neutral(confidence_column="x", min_confidence=0.5), "85%", "column 'x' holds '85%', not a number"),
+        (Neutral(confidence_column="x", min_confidence=0.5), "y" * 99, r"holds 'y{59}\.\.\., not a number"),
+    ],
+)
+def test_votes_and_confidences_that_can_not_be_read_set_their_row_aside(write, settings, value, reason):
+    rows = [{"text": "hi", "x": None}, {"text": "yo", "x": value}]
+    path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    dataset = load_texts(path, LoadTexts(neutral=settings, max_unreadable=0.5))
+    [(place, found)] = rejected(dataset)
+    assert place == "a.jsonl line 2" and re.search(reason, found) and contents(dataset) == ["hi"]
+
+
+@pytest.mark.parametrize("role", ["votes", "confidence"])
+def test_a_column_and_its_bound_belong_together(write, role):
+    bound = {"votes": "min_agreement", "confidence": "min_confidence"}[role]
+    for settings in (Neutral(**{f"{role}_column": "text"}), Neutral(**{bound: 0.5})):
+        with pytest.raises(UserError, match=rf"neutral\.{role}_column and neutral\.{bound} belong together; give both or neither"):
+            load_texts(write("a.csv", "text\nhi\n"), LoadTexts(neutral=settings))
+
+
+@pytest.mark.parametrize(
+    ("role", "settings"),
+    [
+        ("neutral", Neutral(column="vote")),
+        ("votes", Neutral(votes_column="vote", min_agreement=0.5)),
+        ("confidence", Neutral(confidence_column="vote", min_confidence=1)),
+    ],
+)
+def test_a_column_that_would_make_rows_neutral_must_be_there(write, role, settings):
+    with pytest.raises(UserError, match=rf"{role} column 'vote' is not known; did you mean 'votes' or 'text'\?"):
+        load_texts(write("a.csv", "text,votes\nhi,1\n"), LoadTexts(neutral=settings))
+
+
+def test_a_column_that_makes_rows_neutral_is_no_content(write):
+    settings = Neutral(column="odd", votes_column="votes", min_agreement=0.5, confidence_column="sure", min_confidence=1)
+    path = write("a.csv", "words,odd,votes,sure,label\nhi,1,a,1,x\nyo,0,a,1,y\n")
+    assert contents(load_texts(path, LoadTexts(neutral=settings))) == ["hi", "yo"]
+    assert load_table(path, LoadTable(neutral=settings)).manifest.details["columns"] == {"words": "string"}
+
+
+def test_without_a_criterion_nothing_is_said_of_neutral_rows(write):
+    dataset = load_texts(write("a.csv", "text,neutral\nhi,1\n"))
+    assert "neutral" not in read_rows(dataset).column_names and "neutral" not in dataset.manifest.details
+
+
+# Corrections
+
+
+DOUBTED = "text,label,odd\none,a,1\ntwo,b,1\nthree,a,0\nfour,,1\n"
+ID_ONE, ID_TWO, ID_THREE, ID_FOUR = (splits.hash64(text) for text in (b"one", b"two", b"three", b"four"))
+
+
+@pytest.fixture
+def correct(write):
+    """Load four rows, three of them neutral, with a file of corrections; their labels and neutrality."""
+
+    def corrected(lines, name="c.csv", source=DOUBTED, **settings):
+        corrections = write(name, lines if isinstance(lines, bytes) or name != "c.csv" else f"id,label\n{lines}")
+        settings = LoadTexts(neutral=Neutral(column="odd"), corrections=str(corrections), **settings)
+        dataset = load_texts(write("doubted.csv", source), settings)
+        return column(dataset, "label"), neutral(dataset)
+
+    return corrected
+
+
+def test_a_corrected_row_has_its_new_label_and_is_no_longer_neutral(correct):
+    assert correct(f"{ID_ONE},b\n{ID_THREE},b\n{ID_FOUR},a\n") == (["b", "b", "b", "a"], [False, True, False, False])
+
+
+@pytest.mark.parametrize("still", ["", "neutral"])
+def test_a_row_that_is_still_neutral_keeps_its_label(correct, still):
+    assert correct(f"{ID_ONE},{still}\n{ID_THREE},{still}\n") == (["a", "b", "a", None], [True, True, False, True])
+
+
+def test_neutral_is_a_label_where_it_is_a_class(correct):
+    labels, marks = correct(f"{ID_ONE},neutral\n", source=DOUBTED.replace("three,a", "three,neutral"))
+    assert (labels, marks) == (["neutral", "b", "neutral", None], [False, True, False, True])
+
+
+def test_corrections_come_from_json_lines_too(correct):
+    lines = [{"id": ID_ONE, "label": "b"}, {"id": str(ID_TWO), "label": None}, {"id": ID_FOUR, "label": "a", "by": "me"}]
+    found = correct("".join(json.dumps(line) + "\n" for line in lines), "c.jsonl")
+    assert found == (["b", "b", "a", "a"], [False, True, False, False])
+
+
+@pytest.mark.parametrize("label", ['"[""a"", ""b""]"', '"a,b"'], ids=["JSON", "separator"])
+def test_a_correction_may_hold_several_labels(correct, label):
+    source = DOUBTED.replace("two,b", 'two,"b,a"')
+    labels, _ = correct(f"{ID_ONE},{label}\n{ID_FOUR},b\n", source=source, label_separator=",")
+    assert labels == [["a", "b"], ["b", "a"], ["a"], ["b"]]
+
+
+def test_the_last_correction_of_a_row_counts_so_that_files_can_be_joined(correct):
+    labels, marks = correct(f"{ID_ONE},b\n{ID_TWO},\nid,label\n{ID_ONE},\n{ID_TWO},a\n")
+    assert (labels, marks) == (["a", "a", "a", None], [True, False, False, True])
+
+
+def test_corrections_may_be_the_only_labels(write):
+    path = write("a.csv", "text\none\ntwo\n")
+    dataset = load_texts(path, LoadTexts(corrections=str(write("c.csv", f"id,label\n{ID_ONE},a\n"))))
+    assert column(dataset, "label") == ["a", None] and dataset.manifest.notes == []
+    assert dataset.manifest.details["corrections"] == 1
+
+
+def test_corrected_labels_decide_the_split(write):
+    path = write("a.csv", csv(40, "text,label,key", "text {n},a,{n}"))
+    corrections = write("c.csv", "id,label\n" + "".join(f"{n},b\n" for n in range(20)))
+    dataset = load_texts(path, LoadTexts(key_column="key", split="stratified", corrections=str(corrections)))
+    of = list(zip(column(dataset, "label"), column(dataset, "split"), strict=True))
+    assert of.count(("b", "test")) == of.count(("a", "test")) == 4
+
+
+def test_a_label_that_no_row_had_is_said(correct, caplog):
+    caplog.set_level(logging.WARNING)
+    assert correct(f"{ID_ONE},bb\n{ID_TWO},a\n")[0] == ["bb", "a", "a", None]
+    assert "the corrections bring labels that no row had: bb" in caplog.text
+
+
+def test_a_word_among_numbers_is_refused_in_corrections(correct):
+    source = "text,label,odd\none,1.5,1\ntwo,2.5,1\nthree,0.1,0\n"
+    assert correct(f"{ID_ONE},3\n", source=source)[0] == [3.0, 2.5, 0.1]
+    with pytest.raises(UserError, match="the label 'much' is no number"):
+        correct(f"{ID_ONE},much\n", source=source)
+
+
+def test_a_correction_that_fits_no_row_is_refused(correct):
+    with pytest.raises(UserError, match=r"2 of the 3 corrections in .*c\.csv fit no row, such as the one of id 5; take them"):
+        correct(f"{ID_ONE},a\n5,b\n6,b\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("x,a\n", r"c\.csv line 2 can't be taken as a correction: 'x' is no id \(a whole number, as in rows\.parquet\); mend or"),
+        ("1.5e18,a\n", "'1.5e18' is no id"),
+        ("007,a\n", "'007' is no id"),
+        (f"{2**63},a\n", f"'{2**63}' is no id"),
+        ("1,a,b\n", "3 columns instead of 2"),
+        (b"row,label\n1,a\n", "line 2 can't be taken as a correction: it has row, label, but not both id and label"),
+    ],
+)
+def test_a_line_that_is_no_correction_is_refused(correct, lines, reason):
+    with pytest.raises(UserError, match=reason):
+        correct(lines)
+
+
+def test_other_corrections_make_another_dataset_and_the_same_ones_the_same(write):
+    path = write("a.csv", DOUBTED)
+
+    def load(lines):
+        return load_texts(path, LoadTexts(corrections=str(write("c.csv", f"id,label\n{lines}"))))
+
+    first = load(f"{ID_ONE},b\n")
+    second = load(f"{ID_ONE},c\n")
+    assert column(first, "label")[0] == "b" and column(second, "label")[0] == "c"
+    assert first.manifest.fingerprint != second.manifest.fingerprint
+    assert load(f"{ID_ONE},b\n") == first != load_texts(path)
+
+
+def test_a_setting_of_corrections_says_which_content_was_meant(write):
+    path = write("c.csv", "id,label\n1,a\n")
+    settings = LoadTexts(corrections=str(path))
+    assert settings.corrections == f"{path}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert LoadTexts.model_validate_json(settings.model_dump_json()) == settings and hash(settings) == hash(settings.model_copy())
+    assert settings.model_dump(mode="json")["corrections"] == settings.corrections
+    assert LoadTexts.model_json_schema()["properties"]["corrections"]["anyOf"] == [{"type": "string"}, {"type": "null"}]
+    write("c.csv", "id,label\n1,b\n")
+    with pytest.raises(ValueError, match=r"c\.csv has other corrections than were meant \(SHA-256 \w{8}\.\.\., not \w{8}"):
+        LoadTexts.model_validate_json(settings.model_dump_json())
+    with pytest.raises(UserError, match="has other corrections than were meant"):
+        load_texts(write("a.csv", DOUBTED), settings)  # changed since the call was written
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("d.csv", r"the file or folder 'd\.csv' is not known; did you mean 'c\.csv'"),
+        (".", "is no file; corrections come from a csv or jsonl file with the columns id and label"),
+        ("builtin:digits", "builtin:digits is no file"),
+    ],
+)
+def test_corrections_must_be_a_file(write, monkeypatch, path, reason):
+    monkeypatch.chdir(write("c.csv", "id,label\n").parent)
+    with pytest.raises(ValueError, match=reason):
+        LoadTexts(corrections=path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that even root can't read")
+def test_corrections_that_can_not_be_read_are_refused():
+    with pytest.raises(ValueError, match=r"/proc/self/mem can't be read \(Input/output error\); mend its permissions"):
+        LoadTexts(corrections="/proc/self/mem")
+
+
+def test_corrections_and_neutral_rows_are_options_of_the_command_line(write):
+    write("a.csv", DOUBTED)
+    folder = write("c.csv", f"id,label\n{ID_ONE},b\n").parent
+
+    def embedkit(*words):
+        command = [sys.executable, "-m", "embedkit", "load-texts", "a.csv", "--text-column", "text", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+    def load():
+        done = embedkit("--neutral.column", "odd", "--corrections", "c.csv")
+        assert done.returncode == 0, done.stderr
+        return Artifact.open(done.stdout.strip())
+
+    first = load()
+    assert (column(first, "label"), neutral(first)) == (["b", "b", "a", None], [False, True, False, True])
+    assert load() == first
+    write("c.csv", f"id,label\n{ID_ONE},c\n")
+    assert column(load(), "label") == ["c", "b", "a", None] and load() != first
+    refused = embedkit("--corrections", "d.csv")
+    assert refused.returncode == 2 and "the file or folder 'd.csv' is not known; did you mean 'c.csv'" in refused.stderr
+
+
 # What can't be read
 
 
@@ -1023,6 +1328,15 @@ def test_cifar10h_comes_from_parquet_with_its_pictures():
     assert contents(dataset, "image") == [image["bytes"] for image in table["image"].to_pylist()]
     assert column(dataset, "label") == table["label"].to_pylist()
     assert dataset.manifest.details["label"]["classes"]["airplane"] == table["label"].to_pylist().count("airplane") == 149
+
+
+@pytest.mark.shared
+def test_cifar10h_is_neutral_where_people_disagree():
+    settings = Neutral(votes_column="human_counts", min_agreement=0.8)
+    path = DATA / "cifar10h" / "cifar10-test-human.parquet"
+    dataset = load_images(path, LoadImages(neutral=settings, files=ReadFiles(limit=1500)))
+    votes = pq.read_table(path).slice(0, 1500)["human_counts"].to_pylist()
+    assert neutral(dataset) == [max(row) < 0.8 * sum(row) for row in votes] and sum(neutral(dataset)) == 85
 
 
 @pytest.mark.shared

@@ -1,14 +1,18 @@
 """Canaries: a few dozen fixed inputs that are stored with an encoder beside the vectors they had when it was made.
 
 Whoever loads the encoder embeds some of them again. When they moved (another library version, another processor, a
-damaged file), the encoder refuses to go on instead of returning wrong vectors silently.
+damaged file), the encoder refuses to go on instead of returning wrong vectors silently. Those of a table are made up from
+what its columns take, so that no row of the data lies in an encoder.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from embedkit.pipelines import Columns
 
 LEAST_AGREEMENT = 0.9999
 CHECKED_ON_LOADING = 8
@@ -67,20 +71,38 @@ def pictures() -> np.ndarray:
     return np.stack(found).clip(0, 255).astype(np.uint8)
 
 
-def inputs(modality: str) -> Sequence[Any]:
-    """The canaries of a modality, as rows that its encoders take."""
+def table_rows(columns: Columns) -> list[dict[str, Any]]:
+    """32 rows: numbers within their ranges and as far again outside, words that are known and not, and an eighth missing."""
+    random = np.random.Generator(np.random.PCG64(7))
+    drawn = random.random((32, len(columns.columns), 2)).tolist()
+    return [
+        {
+            column.name: None if chance < 1 / 8 else column.example(place)
+            for column, (chance, place) in zip(columns.columns, line, strict=True)
+        }
+        for line in drawn
+    ]
+
+
+def inputs(modality: str, preprocessing: str | None = None) -> Sequence[Any]:
+    """The canaries of a modality, as rows that its encoders take; for tables those that fit the text of `columns.json`."""
+    if modality == "table":
+        return table_rows(Columns.model_validate_json(preprocessing or ""))
     return list(TEXTS) if modality == "texts" else list(pictures())
 
 
-def save(path: Path, modality: str, vectors: np.ndarray) -> None:
+def save(path: Path, modality: str, vectors: np.ndarray, preprocessing: str | None = None) -> None:
     """Write canaries and their vectors; text is stored as fixed-width Unicode, so that nothing needs unpickling."""
-    stored = np.array(TEXTS) if modality == "texts" else pictures()
-    np.savez(path, inputs=stored, vectors=vectors.astype(np.float32))
+    rows = inputs(modality, preprocessing)
+    stored: Any = {"rows": np.array([json.dumps(row) for row in rows])} if modality == "table" else {"inputs": np.array(rows)}
+    np.savez(path, **stored, vectors=vectors.astype(np.float32))
 
 
 def load(path: Path) -> tuple[list[Any], np.ndarray]:
     """The stored inputs, as rows, and their vectors."""
     with np.load(path, allow_pickle=False) as stored:
+        if "rows" in stored.files:
+            return [json.loads(row) for row in stored["rows"]], stored["vectors"]
         rows = stored["inputs"]
         return (rows.tolist() if rows.dtype.kind == "U" else list(rows)), stored["vectors"]
 

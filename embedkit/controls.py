@@ -1,56 +1,72 @@
 """Controls: encoders that learn nothing, or next to nothing, and what any learned encoder has to beat.
 
-They are encoders like all others, so that the same `embed` and `train_head` measure them.
+They are encoders like all others, so that the same `embed` and `train_head` measure them. That of a table is the table
+itself: numbers in [-1, 1] and one-hot words, by what the training rows hold.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from embedkit import autoencoder
-from embedkit.artifacts import Images
+from embedkit.artifacts import Artifact, Kinds
 from embedkit.autoencoder import ConvNet
-from embedkit.datasets import read_rows
+from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import record_fitted
+from embedkit.pipelines import Category, Columns, Numbers
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage
+
+CONTROLS = {"images": ("pca", "pixels", "random"), "table": ("columns",)}
+"""Which control fits which kind of dataset; the first is what `auto` comes to."""
+MOST_VALUES = 20
+"""Of a column of words; one with more would take as many outputs, and is what learned embeddings are for."""
 
 
 class MakeControl(Seeded):
     """Which control, and of what shape."""
 
-    control: Literal["pixels", "pca", "random"] = "pca"
-    """The pixels themselves, their principal components, or the convolutional network with its random first weights."""
+    control: Literal["auto", "pixels", "pca", "random", "columns"] = "auto"
+    """Of pictures the pixels, their principal components (`auto`), or a random network; of a table its columns (`auto`)."""
     network: ConvNet = ConvNet()
-    """Shape; give the same as to the autoencoder that is compared."""
+    """Shape for pictures; give the same as to the autoencoder that is compared."""
 
 
 def _called(names: dict[str, str], settings: MakeControl) -> str:
-    return f"{names['dataset']}-{settings.control}"
+    return f"{names['dataset']}-{'control' if settings.control == 'auto' else settings.control}"
 
 
 @stage("encoder", revision=1, name=_called, keras=True)
-def make_control(out: Draft, dataset: Images, settings: MakeControl = MakeControl()) -> Facts:
-    """Make an encoder that a learned one must beat: raw pixels, principal components, or a random network.
+def make_control(
+    out: Draft, dataset: Annotated[Artifact, Kinds(("images", "table"))], settings: MakeControl = MakeControl()
+) -> Facts:
+    """Make an encoder that a learned one must beat: pixels, principal components, a random network, or a table's columns.
 
     Args:
-        dataset: pictures; principal components are fitted on the training rows.
+        dataset: pictures or a table; principal components and the range of columns are taken from its training rows.
     """
+    kind = dataset.manifest.kind
+    fitting = CONTROLS[kind]
+    if settings.control not in ("auto", *fitting):
+        raise UserError(f"{dataset} holds {kind}, which control {settings.control!r} is not for; give {' or '.join(fitting)}")
+    control = fitting[0] if settings.control == "auto" else settings.control
+    return _of_table(out, dataset) if kind == "table" else _of_images(out, dataset, control, settings)
+
+
+def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeControl) -> Facts:
     import keras
 
     side, dimension = autoencoder.shape(dataset, settings.network)
     fitted = 0
-    if settings.control == "random":
+    if control == "random":
         model = autoencoder.build(side, dimension, settings.network.channels)[1]
     else:
         pixels = keras.Input((side, side, 3), name="pixels")                                 # (rows, side, side, 3), 0 to 255
         codes: Any = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
-        if settings.control == "pca":
-            rows = read_rows(dataset)
-            train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
-            if len(train) < 2:
-                raise UserError(f"{dataset} has {len(train)} training rows; principal components need two at least")
+        if control == "pca":
+            rows, train = _training(dataset, "principal components need")
             loaded = autoencoder.load_pixels(dataset, side, out.work / "pixels.npy")
             average, components = autoencoder.principal_components(loaded, train, dimension, settings.seed)
             layer = keras.layers.Dense(len(components), name="components")
@@ -68,6 +84,73 @@ def make_control(out: Draft, dataset: Images, settings: MakeControl = MakeContro
         normalised=False,
         height=side,
         width=side,
-        source=settings.control,
+        source=control,
     )
     return Facts(details=save_encoder(out, model, facts) | {"fitted": fitted})
+
+
+def _of_table(out: Draft, dataset: Artifact) -> Facts:
+    import keras
+
+    rows, train = _training(dataset, "the range of a column needs")
+    columns, left_out = fit_columns(read_contents(dataset, 0, len(rows)).take(train))
+    reasons = "; ".join(f"{', '.join(map(repr, names))} ({reason})" for reason, names in left_out.items())
+    if not columns.columns:
+        raise UserError(f"no column of {dataset} can be used: {reasons}; load a table with numbers, or with words that recur")
+    numbers = keras.Input((len(columns.outputs),), name="numbers")                           # (rows, dimension), near [-1, 1]
+    model = keras.Model(numbers, keras.layers.Identity(name="columns")(numbers), name="encoder")
+    facts = EncoderFacts(
+        modality="table",
+        dimension=len(columns.outputs),
+        layer="columns",
+        pooling="none",
+        normalised=False,
+        source="columns",
+    )
+    details = save_encoder(out, model, facts, columns.model_dump_json(indent=1) + "\n")
+    fitted = record_fitted(out, rows.take(train))
+    return Facts(notes=[f"left out: {reasons}"] if left_out else [], details=details | {"fitted": fitted})
+
+
+def _training(dataset: Artifact, needing: str) -> tuple[pa.Table, np.ndarray]:
+    """All rows of a dataset, and which of them are training rows."""
+    rows = read_rows(dataset)
+    train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
+    if len(train) < 2:
+        raise UserError(f"{dataset} has {len(train)} training rows; {needing} two at least")
+    return rows, train
+
+
+def fit_columns(table: pa.Table) -> tuple[Columns, dict[str, list[str]]]:
+    """What an encoder makes of each column, by the values of the training rows.
+
+    Args:
+        table: the training rows, typed as `load_table` types them.
+
+    Returns:
+        The columns that are used, in order, and the names of the others by the reason why they aren't.
+    """
+    fitted = {name: _fit(name, table[name]) for name in table.column_names}
+    left_out: dict[str, list[str]] = {}
+    for name, column in fitted.items():
+        if isinstance(column, str):
+            left_out.setdefault(column, []).append(name)
+    return Columns(columns=[column for column in fitted.values() if not isinstance(column, str)]), left_out
+
+
+def _fit(name: str, values: pa.ChunkedArray) -> Numbers | Category | str:
+    """A column by its training rows, or why it is of no use."""
+    same = "the same in all training rows"
+    if pa.types.is_timestamp(values.type):
+        return "moments"
+    if pa.types.is_string(values.type) or pa.types.is_boolean(values.type):
+        known = sorted(values.unique().drop_null().to_pylist())
+        if len(known) > MOST_VALUES:
+            return f"more than {MOST_VALUES} different texts"
+        return Category(name=name, values=known) if len(known) + (values.null_count > 0) > 1 else same
+    numbers = values.cast(pa.float64(), safe=False).to_numpy()
+    known = numbers[np.isfinite(numbers)]
+    gaps = len(known) < len(numbers)
+    if not len(known) or (known.min() == known.max() and not gaps):
+        return same
+    return Numbers(name=name, low=known.min(), high=known.max(), gaps=gaps)

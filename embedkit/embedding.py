@@ -20,8 +20,6 @@ from embedkit.engines import Precision
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
 
-CONTENT_COLUMN = {"images": "image", "texts": "text"}
-
 
 class Embed(Settings):
     """How rows become vectors."""
@@ -57,7 +55,7 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
             stop = min(start + settings.rows_per_part, len(ids))
 
             def write(path: Any, start: int = start, stop: int = stop) -> None:
-                rows = read_contents(dataset, start, stop)[CONTENT_COLUMN[kind]].to_pylist()
+                rows = loaded.feed.rows(read_contents(dataset, start, stop))
                 write_vectors(path, ids[start:stop], loaded.encode(rows))
 
             out.part(f"vectors-{number:05d}.parquet", write)

@@ -1,8 +1,9 @@
 """Encoders: anything that turns a row into a vector, whatever it was made from.
 
 An encoder artifact is a folder: `model.keras` (the network, cut at its layer, pooling and normalisation inside it; pixels
-enter as 0 to 255 in RGB, texts as token ids), `tokenizer.json` for texts, `encoder.json` (what else decides a vector),
-and `canaries.npz`. `model.keras` holds plain layers and opens in Keras without embedkit.
+enter as 0 to 255 in RGB, texts as token ids, rows of a table as numbers near [-1, 1]), `tokenizer.json` for texts,
+`columns.json` for tables, `encoder.json` (what else decides a vector), and `canaries.npz`. `model.keras` holds plain layers
+and opens in Keras without embedkit.
 
 Its identity is a hash of what decides a vector, whatever call made it. Vectors and indexes carry it.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,18 +22,20 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from embedkit import canaries, engines, networks
 from embedkit.artifacts import Artifact
-from embedkit.pipelines import ImageFeed, TextFeed
+from embedkit.pipelines import Columns, Feed, ImageFeed, TableFeed, TextFeed
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage
 
 LEAST_LENGTH = 3
+PREPROCESSING = {"texts": "tokenizer.json", "table": "columns.json"}
+"""The file, by modality, of preprocessing that `encoder.json` doesn't say."""
 
 
 class EncoderFacts(BaseModel):
     """What `encoder.json` says: all that decides a vector beside the network itself, and the identity over both."""
 
-    modality: Literal["images", "texts"]
+    modality: Literal["images", "texts", "table"]
     dimension: int
     layer: str
     pooling: str
@@ -55,18 +58,10 @@ class Encoder:
         name: how it is called in messages.
     """
 
-    def __init__(self, model: Any, facts: EncoderFacts, tokenizer: str | None, name: str):
+    def __init__(self, model: Any, facts: EncoderFacts, preprocessing: str | None, name: str):
         self.model, self.facts, self.name = model, facts, name
         self.forward = engines.forward(model)
-        if facts.modality == "texts":
-            from tokenizers import Tokenizer
-
-            assert tokenizer is not None and facts.maximal_length is not None
-            words = Tokenizer.from_str(tokenizer)
-            self.feed: TextFeed | ImageFeed = TextFeed(words, facts.maximal_length, facts.prompt, facts.lower)
-        else:
-            assert facts.height is not None and facts.width is not None
-            self.feed = ImageFeed(facts.height, facts.width)
+        self.feed = feed(facts, preprocessing)
 
     @classmethod
     def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
@@ -83,9 +78,10 @@ class Encoder:
             raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
         artifact.check()
         facts = EncoderFacts.model_validate_json((artifact / "encoder.json").read_text())
-        tokenizer = (artifact / "tokenizer.json").read_text() if facts.modality == "texts" else None
+        file = PREPROCESSING.get(facts.modality)
+        preprocessing = (artifact / file).read_text() if file else None
         model = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
-        encoder = cls(model, facts, tokenizer, str(artifact))
+        encoder = cls(model, facts, preprocessing, str(artifact))
         rows, expected = canaries.load(artifact / "canaries.npz")
         step = max(1, len(rows) // canaries.CHECKED_ON_LOADING)
         lowest = float(canaries.agreement(encoder.encode(rows[::step]), expected[::step]).min())
@@ -100,7 +96,8 @@ class Encoder:
         """Turn rows into vectors.
 
         Args:
-            rows: texts, or pictures as paths, encoded bytes or (height, width, 3) uint8 arrays.
+            rows: texts; pictures as paths, encoded bytes or (height, width, 3) uint8 arrays; or rows of a table, as dictionaries
+                of a value by each column's name (None where it is missing) or as an Arrow table.
 
         Returns:
             (rows, dimension) float32, in the order of the rows.
@@ -108,7 +105,7 @@ class Encoder:
         Raises:
             UserError: when a row is not of the encoder's modality or can't be read.
         """
-        if isinstance(rows, str | bytes | os.PathLike):
+        if isinstance(rows, str | bytes | os.PathLike | Mapping):
             raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
         vectors = np.empty((len(rows), self.facts.dimension), np.float32)
         for indices, batch in self.feed.batches(rows):
@@ -116,12 +113,26 @@ class Encoder:
         return vectors
 
 
-def identity(model: Any, facts: EncoderFacts, tokenizer: str | None) -> str:
+def feed(facts: EncoderFacts, preprocessing: str | None) -> Feed:
+    """What turns rows of an encoder's modality into batches; `preprocessing` is the text of its file, where it has one."""
+    if facts.modality == "texts":
+        from tokenizers import Tokenizer
+
+        assert preprocessing is not None and facts.maximal_length is not None
+        return TextFeed(Tokenizer.from_str(preprocessing), facts.maximal_length, facts.prompt, facts.lower)
+    if facts.modality == "table":
+        assert preprocessing is not None
+        return TableFeed(Columns.model_validate_json(preprocessing))
+    assert facts.height is not None and facts.width is not None
+    return ImageFeed(facts.height, facts.width)
+
+
+def identity(model: Any, facts: EncoderFacts, preprocessing: str | None) -> str:
     """SHA-256 over what decides a vector: layers and weights, preprocessing, pooling, normalisation, dimension."""
     digest = hashlib.sha256()
     deciding = facts.model_dump(exclude={"identity", "source", "layer"})
     digest.update(json.dumps([deciding, _nameless(model.get_config())], sort_keys=True, default=str).encode())
-    digest.update((tokenizer or "").encode())
+    digest.update((preprocessing or "").encode())
     for weight in model.weights:
         array = np.ascontiguousarray(weight.numpy())
         digest.update(f"{array.shape} {array.dtype}".encode())
@@ -187,21 +198,22 @@ def _renumbered(config: bytes) -> bytes:
     return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 
-def save_encoder(out: Draft, model: Any, facts: EncoderFacts, tokenizer: str | None = None) -> dict[str, Any]:
-    """Write an encoder's files into a draft.
+def save_encoder(out: Draft, model: Any, facts: EncoderFacts, preprocessing: str | None = None) -> dict[str, Any]:
+    """Write an encoder's files into a draft; `preprocessing` is the text of the file that PREPROCESSING names.
 
     Returns:
         The details that its manifest carries: modality, dimension, identity and the like.
     """
-    facts = facts.model_copy(update={"identity": identity(model, facts, tokenizer)})
+    facts = facts.model_copy(update={"identity": identity(model, facts, preprocessing)})
     save_model(model, out / "model.keras")
-    if tokenizer is not None:
-        (out / "tokenizer.json").write_text(tokenizer)
+    if preprocessing is not None:
+        (out / PREPROCESSING[facts.modality]).write_text(preprocessing)
     (out / "encoder.json").write_text(facts.model_dump_json(indent=1) + "\n")
-    vectors = Encoder(model, facts, tokenizer, "the new encoder").encode(canaries.inputs(facts.modality))
+    encoder = Encoder(model, facts, preprocessing, "the new encoder")
+    vectors = encoder.encode(canaries.inputs(facts.modality, preprocessing))
     if not np.isfinite(vectors).all():
         raise UserError("the network gives vectors that are not finite; its weights are damaged or don't fit, so import it anew")
-    canaries.save(out / "canaries.npz", facts.modality, vectors)
+    canaries.save(out / "canaries.npz", facts.modality, vectors, preprocessing)
     return facts.model_dump() | {"parameters": int(model.count_params())}
 
 

@@ -44,7 +44,7 @@ class Search(Settings):
 
 
 class Neighbour(BaseModel):
-    """A row that was found: its id, its cosine to the query, and its text or path."""
+    """A row that was found: its id, its cosine to the query, and its text, its path or its values."""
 
     id: int
     score: float
@@ -113,7 +113,7 @@ def search(
 
     Args:
         index: the index, or a reference to it.
-        queries: rows as its encoder takes them (texts, or paths of pictures), or a vectors artifact.
+        queries: rows as its encoder takes them (texts, paths of pictures, or dictionaries), or a vectors artifact.
         settings: how many neighbours.
         encoder: what to encode the queries with; by default the encoder the index was built with.
         root: where artifacts lie, for references.
@@ -147,13 +147,16 @@ def search(
     dataset = vectors.inputs["dataset"].check()
     lines = [zip(line.tolist(), near.tolist(), strict=True) for line, near in zip(ids, scores, strict=True)]
     reached = [[(row, score) for row, score in line if row >= 0] for line in lines]  # -1 where a graph led to no further row
-    shown = iter([_shown(content) for content in fetch(dataset, [row for line in reached for row, _ in line])])
+    kind = dataset.manifest.kind
+    shown = iter([_shown(kind, content or {}) for content in fetch(dataset, [row for line in reached for row, _ in line])])
     return [[Neighbour(id=row, score=score, content=next(shown)) for row, score in line] for line in reached]
 
 
-def _shown(content: dict[str, Any] | None) -> str:
-    """What of a row is shown: its text or the path of its picture."""
-    return str((content or {}).get("text") or (content or {}).get("path") or "")
+def _shown(kind: str, content: dict[str, Any]) -> str:
+    """What of a row is shown: its text, the path of its picture, or its values."""
+    if kind == "table":
+        return ", ".join(f"{name}={value}" for name, value in content.items() if value is not None)
+    return str(content.get("text") or content.get("path") or "")
 
 
 def _refuse_other(index: Artifact, made_by: Artifact, came: Artifact, identity: str | None) -> None:

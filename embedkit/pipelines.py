@@ -4,12 +4,18 @@ A feed knows one modality's preprocessing, which is part of an encoder's identit
 which rows each batch holds, so that the caller can put vectors back in row order.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field, StrictBool, StrictStr, computed_field
 
 from embedkit import images
 from embedkit.settings import UserError
@@ -17,6 +23,7 @@ from embedkit.settings import UserError
 TOKENS_PER_BATCH = 2048
 """Padded tokens in a batch of texts; 512 to 2,048 were enough to keep a processor busy when measured."""
 PICTURES_PER_BATCH = 32
+TABLE_ROWS_PER_BATCH = 8192
 
 
 class TextFeed:
@@ -37,6 +44,10 @@ class TextFeed:
             (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>") if tokenizer.token_to_id(token) is not None), 0
         )
         self.padding: int = padding
+
+    def rows(self, contents: pa.Table) -> list[str]:
+        """The contents of a dataset as rows."""
+        return contents["text"].to_pylist()
 
     def batches(self, rows: Sequence[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Batches of at most TOKENS_PER_BATCH padded tokens (one row at least).
@@ -78,6 +89,10 @@ class ImageFeed:
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
 
+    def rows(self, contents: pa.Table) -> list[bytes]:
+        """The contents of a dataset as rows."""
+        return contents["image"].to_pylist()
+
     def batches(self, rows: Sequence[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of at most PICTURES_PER_BATCH pictures, in order; decoded by several threads.
 
@@ -109,3 +124,178 @@ class ImageFeed:
             what = "a picture" if isinstance(row, bytes | np.ndarray) else str(row)
             raise UserError(f"{what} can't be read: {error}; give the bytes, the path or the pixels of one") from error
         return images.resize(pixels, self.height, self.width)
+
+
+class Numbers(BaseModel):
+    """A column of numbers: `low` to `high`, the range in the training rows, becomes -1 to 1.
+
+    What lies outside goes on linearly beyond, since order and distance count there too. A number that is missing, or not
+    finite, becomes 0; where training rows had such gaps, a second output is 1 for a gap and 0 for a number.
+    """
+
+    kind: Literal["numbers"] = "numbers"
+    name: str
+    low: float
+    high: float
+    gaps: bool
+
+    @property
+    def takes(self) -> str:
+        """What belongs here, in words."""
+        return "numbers"
+
+    @property
+    def outputs(self) -> list[str]:
+        """What each output says."""
+        return [self.name, f"{self.name} is missing"] if self.gaps else [self.name]
+
+    def fits(self, kind: type) -> bool:
+        """Whether a Python type of values belongs here."""
+        return issubclass(kind, int | float | Decimal | np.integer | np.floating) and kind is not bool
+
+    def example(self, place: float) -> float:
+        """A value for each place from 0 to 1, over the range and half of it on either side."""
+        return self.low + (self.high - self.low) * (2 * place - 0.5)
+
+    def array(self, values: Sequence[Any]) -> pa.Array:
+        """Python values, None for a missing one, as Arrow has them."""
+        return pa.array(np.array(values, np.float64))  # pyarrow itself mixes no types of numbers
+
+    def encode(self, values: pa.ChunkedArray) -> np.ndarray:
+        """(rows,) of any type of number as (rows, outputs) float32."""
+        numbers = values.cast(pa.float64(), safe=False).to_numpy()  # NaN where a number is missing
+        known = np.isfinite(numbers)
+        center, half = self.high / 2 + self.low / 2, self.high / 2 - self.low / 2  # halved first, since the whole may overflow
+        with np.errstate(over="ignore"):  # what is too far for float32 becomes infinite, and `embed` refuses that by its row
+            scaled = (np.where(known, numbers, center) - center) / (half or math.inf)
+            return np.stack([scaled, ~known] if self.gaps else [scaled], axis=1).astype(np.float32)
+
+
+class Category(BaseModel):
+    """A column of few words, or of truth values: one output for each of `values`, 1 where a row has it and 0 elsewhere.
+
+    `values` are those of the training rows. Any other, and a missing one, becomes all zeros.
+    """
+
+    kind: Literal["category"] = "category"
+    name: str
+    values: list[StrictStr] | list[StrictBool]
+
+    @property
+    def takes(self) -> str:
+        """What belongs here, in words."""
+        return "texts" if self.fits(str) else "truth values"
+
+    @property
+    def outputs(self) -> list[str]:
+        """What each output says."""
+        return [f"{self.name} is {value}" for value in self.values]
+
+    def fits(self, kind: type) -> bool:
+        """Whether a Python type of values belongs here."""
+        return issubclass(kind, str if isinstance(self.values[0], str) else bool | np.bool_)
+
+    def example(self, place: float) -> str | bool:
+        """A value for each place from 0 up to 1; the last is a text that no row had."""
+        values = [*self.values, "no such text"] if self.fits(str) else self.values
+        return values[int(place * len(values))]
+
+    def array(self, values: Sequence[Any]) -> pa.Array:
+        """Python values, None for a missing one, as Arrow has them."""
+        known = pa.array(self.values)
+        return pa.array([value if value in self.values else None for value in values], known.type)
+
+    def encode(self, values: pa.ChunkedArray) -> np.ndarray:
+        """(rows,) of the type of `values` as (rows, outputs) float32."""
+        known = pa.array(self.values)
+        places = pc.index_in(values.cast(known.type), known).fill_null(-1).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+        return (places[:, None] == np.arange(len(self.values))).astype(np.float32)
+
+
+class Columns(BaseModel):
+    """What `columns.json` says: which columns an encoder of tables takes, in the dataset's order, and what it makes of them.
+
+    `outputs` says what each number of a vector is. A column's outputs stand together, and categories are sorted.
+    """
+
+    columns: list[Annotated[Numbers | Category, Field(discriminator="kind")]]
+
+    @computed_field
+    @property
+    def outputs(self) -> list[str]:
+        """What each number of a vector is."""
+        return [output for column in self.columns for output in column.outputs]
+
+
+PYTHON_TYPES = {pa.int64(): int, pa.float64(): float, pa.bool_(): bool, pa.string(): str}
+
+
+class TableFeed:
+    """Rows of a table as numbers.
+
+    Scaling is done here, in float64, and not by the network: numbers far from 0 that differ little, such as seconds since
+    1970, would have lost their difference as float32.
+
+    Args:
+        columns: what is taken from a row; its other columns are not looked at.
+    """
+
+    def __init__(self, columns: Columns):
+        self.columns = columns.columns
+
+    def rows(self, contents: pa.Table) -> pa.Table:
+        """The contents of a dataset as rows."""
+        return contents
+
+    def batches(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of at most TABLE_ROWS_PER_BATCH rows, in order.
+
+        Args:
+            rows: an Arrow table, or dictionaries of a value by each column's name, None where it is missing.
+
+        Yields:
+            (rows,) indices into `rows`, and (rows, dimension) float32.
+
+        Raises:
+            UserError: when a column is missing, or holds what it didn't when the encoder was made.
+        """
+        for start in range(0, len(rows), TABLE_ROWS_PER_BATCH):
+            batch: Any = rows[start : start + TABLE_ROWS_PER_BATCH]
+            values = self._of_table(batch) if isinstance(batch, pa.Table) else self._of_dictionaries(batch, start)
+            encoded = [column.encode(each) for column, each in zip(self.columns, values, strict=True)]
+            yield np.arange(start, start + len(batch)), np.concatenate(encoded, axis=1)
+
+    def _of_table(self, rows: pa.Table) -> list[pa.ChunkedArray]:
+        self._refuse_missing(rows.column_names)
+        found = [rows[column.name] for column in self.columns]
+        for column, values in zip(self.columns, found, strict=True):
+            if values.null_count < len(values) and not column.fits(PYTHON_TYPES.get(values.type, NoneType)):
+                raise _other_type(column, values.drop_null()[0].as_py())
+        return found
+
+    def _of_dictionaries(self, rows: Sequence[Mapping[str, Any]], start: int) -> list[pa.ChunkedArray]:
+        for number, row in enumerate(rows, start):
+            if not isinstance(row, Mapping):
+                came = f"{type(row).__name__} came: {row!r:.80}"
+                raise UserError(f"rows of a table are encoded here, but {came}; give dictionaries of a value by each column's name")
+            self._refuse_missing(row.keys(), f" in row {number}")
+        found = [[row[column.name] for row in rows] for column in self.columns]
+        for column, values in zip(self.columns, found, strict=True):
+            wrong = {kind for kind in set(map(type, values)) - {NoneType} if not column.fits(kind)}
+            for number, value in enumerate(values, start) if wrong else ():
+                if type(value) in wrong:
+                    raise _other_type(column, value, f" in row {number}")
+        return [pa.chunked_array([column.array(values)]) for column, values in zip(self.columns, found, strict=True)]
+
+    def _refuse_missing(self, names: Collection[str], where: str = "") -> None:
+        if missing := [column.name for column in self.columns if column.name not in names]:
+            advice = "give all columns that the encoder was made from, with None for a value that is missing"
+            raise UserError(f"there is no column {' and no '.join(map(repr, missing))}{where}; {advice}")
+
+
+def _other_type(column: Numbers | Category, value: Any, where: str = "") -> UserError:
+    advice = "give what it held when the encoder was made, None where it is missing"
+    return UserError(f"column {column.name!r} takes {column.takes}, but {value!r:.80} came{where}; {advice}")
+
+
+Feed = TextFeed | ImageFeed | TableFeed

@@ -172,7 +172,8 @@ def _delimited(path: Path, split: str | None, settings: ReadFiles, suffix: str) 
             file.seek(0)
         quoted = suffix != ".tsv" if settings.quoted is None else settings.quoted
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        lines = csv.reader(file, delimiter=delimiter, quoting=quoting, skipinitialspace=delimiter != "\t")
+        text = (line.rstrip(" \r\n") + "\n" for line in file) if delimiter == " " else file  # "1 2 " has two columns, not three
+        lines = csv.reader(text, delimiter=delimiter, quoting=quoting, skipinitialspace=delimiter != "\t")
         names = list(settings.column_names) or next(lines, [])
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

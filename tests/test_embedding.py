@@ -14,13 +14,17 @@ from embedkit import (
     Encoder,
     ImportEncoder,
     LoadImages,
+    LoadTable,
     LoadTexts,
     UserError,
+    build_index,
     embed,
     import_encoder,
     load_images,
     load_table,
     load_texts,
+    make_control,
+    search,
 )
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import read_vectors, write_vectors
@@ -182,3 +186,68 @@ def test_the_same_part_has_the_same_bytes(texts, bert, vectors, tmp_path, place)
 def test_an_encoder_learned_from_the_dataset_lends_its_name(texts, tiny_bert):
     own = import_encoder(tiny_bert, ImportEncoder(pooling="cls"), name="lines-cls", root=texts.root)
     assert embed(texts, own).manifest.name == "lines-cls"
+
+
+# Tables
+
+
+@pytest.fixture(scope="module")
+def goods(place):
+    """60 rows of a table in several files of rows: two numbers, of which one has gaps, and a colour."""
+    return table_of(place / "goods.csv", [f"{n % 7 / 2},{n if n % 5 else ''},{('red', 'blue')[n % 2]}" for n in range(60)])
+
+
+def table_of(path, lines, header="size,depth,colour"):
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return load_table(path, LoadTable(rows_per_part=25), root=path.parent)
+
+
+@pytest.fixture(scope="module")
+def columns(goods):
+    return make_control(goods)
+
+
+def test_a_table_is_embedded_like_texts(goods, columns):
+    ids, found = read_vectors(embed(goods, columns, Embed(rows_per_part=20)))
+    assert ids.tolist() == read_rows(goods)["id"].to_pylist()
+    rows = read_contents(goods, 0, 60).to_pylist()
+    assert rows[5] == {"size": 2.5, "depth": None, "colour": "blue"}
+    assert np.array_equal(found, Encoder.open(columns).encode(rows))
+    assert found[5].tolist() == pytest.approx([2.5 / 1.5 - 1, 0, 1, 1, 0])
+
+
+def test_a_table_that_is_wider_is_embedded_by_the_columns_of_the_encoder(goods, columns, place):
+    wider = table_of(place / "wider.csv", ["9,red,1.5,30", "8,blue,3,"], "more,colour,size,depth")
+    found = read_vectors(embed(wider, columns))[1]
+    assert np.array_equal(found, Encoder.open(columns).encode(read_contents(wider, 0, 2).to_pylist()))
+
+
+def test_a_table_without_a_column_of_the_encoder_is_refused(columns, place):
+    with pytest.raises(UserError, match="there is no column 'size' and no 'colour'; give all columns that the encoder was made"):
+        embed(table_of(place / "narrower.csv", ["1,2", "2,3"], "depth,more"), columns)
+
+
+def test_a_table_with_a_column_of_another_type_is_refused(columns, place):
+    other = table_of(place / "other.csv", ["1,,red", "2,deep,blue"])
+    with pytest.raises(UserError, match="column 'depth' takes numbers, but 'deep' came; give what it held when the encoder was"):
+        embed(other, columns)
+
+
+def test_a_number_too_far_from_the_training_rows_names_its_row(columns, place):
+    far = table_of(place / "far.csv", ["1,2,red", "1e300,2,blue"])
+    row = read_rows(far)["id"].to_pylist()[1]
+    with pytest.raises(UserError, match=f"the vector of row {row} is not finite; look at that row"):
+        embed(far, columns)
+
+
+def test_an_encoder_of_tables_embeds_tables_only(texts, columns):
+    with pytest.raises(UserError, match="encoder/goods-control@.* embeds table, but texts/lines@.* holds texts; give it an"):
+        embed(texts, columns)
+
+
+def test_a_row_of_a_table_is_searched_for_by_its_values_and_shown_by_them(goods, columns):
+    index = build_index(embed(goods, columns))
+    ((found, *_),) = search(index, [{"size": 2.5, "depth": None, "colour": "blue"}])
+    assert (found.content, found.score) == ("size=2.5, colour=blue", pytest.approx(1))
+    with pytest.raises(UserError, match="rows of a table are encoded here, but str came: 'blue'; give dictionaries"):
+        search(index, ["blue"])

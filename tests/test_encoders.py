@@ -9,7 +9,18 @@ import pytest
 from conftest import SHARED
 from scipy.special import erf
 
-from embedkit import Artifact, Encoder, ImportEncoder, UserError, engines, import_encoder, load_texts
+from embedkit import (
+    Artifact,
+    Encoder,
+    ImportEncoder,
+    UserError,
+    canaries,
+    engines,
+    import_encoder,
+    load_table,
+    load_texts,
+    make_control,
+)
 from embedkit.artifacts import sha256
 from embedkit.encoders import identity, layers, save_model
 
@@ -36,6 +47,20 @@ def bert(tiny_bert, place):
 @pytest.fixture(scope="module")
 def encoder(bert):
     return Encoder.open(bert)
+
+
+def columns_of(path, lines):
+    """The columns of a table of size, colour and truth as an encoder artifact."""
+    path.write_text("\n".join(["size,colour,sold", *lines]) + "\n")
+    return make_control(load_table(path, root=path.parent))
+
+
+GOODS = [f"{n / 8},{('red', 'blue', 'green')[n % 3]},{n % 2 == 0}" for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def goods(place):
+    return columns_of(place / "goods.csv", GOODS)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +321,16 @@ def test_a_changed_tokenizer_changes_the_identity(bert, tiny_bert, tmp_path):
     assert identity_of(changed) != bert.manifest.details["identity"]
 
 
+def test_what_becomes_of_columns_is_part_of_the_identity(goods, tmp_path):
+    ours = goods.manifest.details["identity"]
+    assert columns_of(tmp_path / "same.csv", GOODS[::-1]).manifest.details["identity"] == ours  # an id, so a split, is of content
+    for number, change in enumerate((("red", "pink"), (",True", ",False"))):
+        lines = [line.replace(*change) for line in GOODS]
+        assert columns_of(tmp_path / f"other-{number}.csv", lines).manifest.details["identity"] != ours
+    wider = [f"{float(line.partition(',')[0]) * 2},{line.partition(',')[2]}" for line in GOODS]
+    assert columns_of(tmp_path / "wider.csv", wider).manifest.details["identity"] != ours
+
+
 def test_scaling_is_part_of_the_identity(nested, nested_network):
     assert identity_of(nested_network, scaling="-1..1") != nested.manifest.details["identity"]
 
@@ -336,6 +371,27 @@ def test_a_text_encoder_holds_its_tokenizer(bert):
 
     assert {file.path for file in bert.manifest.files} == {"model.keras", "encoder.json", "canaries.npz", "tokenizer.json"}
     assert Tokenizer.from_file(str(bert / "tokenizer.json")).encode("The cat").tokens == ["[CLS]", "the", "cat", "[SEP]"]
+
+
+def test_an_encoder_of_tables_holds_its_columns(goods):
+    files = {"model.keras", "encoder.json", "canaries.npz", "columns.json", "fitted.parquet"}
+    assert {file.path for file in goods.manifest.files} == files
+    stored = json.loads((goods / "encoder.json").read_text())
+    assert (stored["modality"], stored["dimension"], stored["layer"]) == ("table", 6, "columns")
+    encoder = Encoder.open(goods)
+    assert identity(encoder.model, encoder.facts, (goods / "columns.json").read_text()) == stored["identity"]
+
+
+def test_the_canaries_of_a_table_are_made_up_and_go_beyond_what_it_holds(goods, place):
+    rows, vectors = canaries.load(goods / "canaries.npz")
+    assert np.array_equal(Encoder.open(goods).encode(rows), vectors)
+    assert len(rows) == 32 and rows == canaries.inputs("table", (goods / "columns.json").read_text())
+    assert all(any(row[name] is None for row in rows) for name in ("size", "colour", "sold"))
+    assert {row["colour"] for row in rows} == {"red", "green", "blue", "no such text", None}
+    sizes = [row["size"] for row in rows if row["size"] is not None]
+    assert min(sizes) < 0 and max(sizes) > 39 / 8
+    with np.load(goods / "canaries.npz", allow_pickle=False) as stored:
+        assert {stored[name].dtype.kind for name in stored.files} == {"U", "f"}
 
 
 def test_a_model_saved_twice_has_the_same_bytes(encoder, tmp_path):
@@ -384,6 +440,17 @@ def test_canaries_that_moved_are_refused_when_the_manifest_says_all_is_well(nest
         Encoder.open(moved)
 
 
+def test_columns_that_moved_are_refused_when_the_manifest_says_all_is_well(goods, tmp_path):
+    def widen(path):
+        facts = json.loads(path.read_text())
+        facts["columns"][0]["low"] -= 1
+        path.write_text(json.dumps(facts))
+
+    moved = resealed(goods, tmp_path / "moved", "columns.json", widen)
+    with pytest.raises(UserError, match=r"gives other vectors here than when it was made \(cosine -?[0-9.]+, at least 0.9999 is"):
+        Encoder.open(moved)
+
+
 def test_canaries_that_moved_by_rounding_only_are_accepted(nested, tmp_path):
     rounded = resealed(nested, tmp_path / "rounded", "model.keras", lambda path: with_changed_weight(path, 1e-6))
     assert Encoder.open(rounded).encode(list(PICTURES)) == pytest.approx(Encoder.open(nested).encode(list(PICTURES)), rel=1e-3)
@@ -425,7 +492,14 @@ def test_a_bare_path_is_refused(nested, tmp_path):
         Encoder.open(nested).encode(tmp_path / "picture.png")
 
 
-def test_rows_of_another_modality_are_refused(encoder, nested):
+def test_a_bare_row_of_a_table_is_refused(goods):
+    with pytest.raises(UserError, match="one dict came where several rows are expected; put it in a list"):
+        Encoder.open(goods).encode({"size": 1, "colour": "red", "sold": True})
+
+
+def test_rows_of_another_modality_are_refused(encoder, nested, goods):
+    with pytest.raises(UserError, match="rows of a table are encoded here, but str came: 'the cat'; give dictionaries"):
+        Encoder.open(goods).encode(["the cat"])
     with pytest.raises(UserError, match="texts are encoded here, but ndarray came"):
         encoder.encode(list(PICTURES))
     with pytest.raises(UserError, match="the cat can't be read: .*; give the bytes, the path or the pixels of one"):

@@ -1,18 +1,38 @@
 """Feeds: rows become batches, every row once, and the caller can put vectors back in order."""
 
 import io
+from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from embedkit import UserError
-from embedkit.pipelines import PICTURES_PER_BATCH, TOKENS_PER_BATCH, ImageFeed, TextFeed
+from embedkit.pipelines import (
+    PICTURES_PER_BATCH,
+    TABLE_ROWS_PER_BATCH,
+    TOKENS_PER_BATCH,
+    Category,
+    Columns,
+    ImageFeed,
+    Numbers,
+    TableFeed,
+    TextFeed,
+)
 
 PAD, UNKNOWN, CLS, SEP, CAT, DOG, MAT = range(7)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "dog", "mat"]
+COLUMNS = Columns(
+    columns=[
+        Numbers(name="size", low=10, high=30, gaps=False),
+        Numbers(name="depth", low=-1, high=0, gaps=True),
+        Category(name="colour", values=["blue", "red"]),
+        Category(name="sold", values=[False, True]),
+    ]
+)
 
 
 def tokenizer(words=WORDS):
@@ -87,6 +107,7 @@ def test_a_text_that_is_longer_than_the_budget_has_a_batch_of_its_own():
 def test_no_rows_make_no_batch():
     assert list(TextFeed(tokenizer(), 8).batches([])) == []
     assert list(ImageFeed(4, 4).batches([])) == []
+    assert list(TableFeed(COLUMNS).batches([])) == []
 
 
 @pytest.mark.parametrize(("row", "kind"), [(b"cat", "bytes"), (None, "NoneType"), (3, "int"), (np.zeros(3), "ndarray")])
@@ -176,3 +197,124 @@ def test_a_cut_off_picture_is_refused(tmp_path):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(UserError, match="can't be read"):
         list(ImageFeed(4, 4).batches([np.zeros((0, 5, 3), np.uint8)]))
+
+
+ROWS = [
+    {"size": 10, "depth": -1, "colour": "red", "sold": True},
+    {"size": 30.0, "depth": 0, "colour": "blue", "sold": False},
+    {"size": 40, "depth": -2.5, "colour": "pink", "sold": None},
+    {"size": None, "depth": None, "colour": None, "sold": True},
+    {"size": float("nan"), "depth": float("-inf"), "colour": "", "sold": False},
+]
+NUMBERS = [
+    # size, depth, depth is missing, colour is blue, colour is red, sold is False, sold is True
+    [-1, -1, 0, 0, 1, 0, 1],
+    [1, 1, 0, 1, 0, 1, 0],
+    [2, -4, 0, 0, 0, 0, 0],
+    [0, 0, 1, 0, 0, 0, 1],
+    [0, 0, 1, 0, 0, 1, 0],
+]
+
+
+def numbers(rows, columns=COLUMNS):
+    return np.concatenate([batch for _, batch in TableFeed(columns).batches(rows)])
+
+
+@pytest.mark.parametrize("rows", [ROWS, pa.Table.from_pylist(ROWS)], ids=["dictionaries", "arrow"])
+def test_numbers_are_scaled_and_categories_one_hot(rows):
+    found = numbers(rows)
+    assert (found.dtype, found.tolist()) == (np.float32, NUMBERS)
+
+
+def test_the_outputs_of_a_table_say_what_they_are():
+    names = ["size", "depth", "depth is missing", "colour is blue", "colour is red", "sold is False", "sold is True"]
+    assert COLUMNS.outputs == names
+    assert Columns.model_validate_json(COLUMNS.model_dump_json()) == COLUMNS
+
+
+def test_other_columns_and_the_order_of_columns_do_not_count():
+    rows = [{"more": object(), **dict(reversed(row.items()))} for row in ROWS]
+    assert numbers(rows).tolist() == NUMBERS
+    table = pa.Table.from_pylist(ROWS)
+    assert numbers(table.select(table.column_names[::-1]).append_column("more", [["x"] * 5])).tolist() == NUMBERS
+
+
+def test_a_text_that_is_not_valid_unicode_is_one_that_no_row_had():
+    assert numbers([ROWS[0] | {"colour": "\ud800"}]).tolist() == [[-1, -1, 0, 0, 0, 0, 1]]
+
+
+def test_every_type_of_number_and_text_is_taken():
+    given = [{"size": kind("20"), "depth": 0, "colour": np.str_("red"), "sold": np.True_} for kind in (int, float, Decimal)]
+    given += [given[0] | {"size": kind(20)} for kind in (np.int8, np.uint64, np.float16, np.float32)] + [given[0] | {"size": 2**80}]
+    assert numbers(given)[:7].tolist() == [[0, 1, 0, 0, 1, 0, 1]] * 7
+    assert numbers(given)[7, 0] == np.float32(2**80 / 10)
+
+
+def test_numbers_far_from_0_keep_what_they_differ_in():
+    seconds = Columns(columns=[Numbers(name="time", low=1.7e9, high=1.7e9 + 8, gaps=False)])
+    assert numbers([{"time": 1.7e9 + n} for n in range(9)], seconds)[:, 0].tolist() == [n / 4 - 1 for n in range(9)]
+
+
+def test_a_range_may_be_as_wide_as_numbers_go():
+    for low, middle, high in ((-1.7e308, 0, 1.7e308), (1.2e308, 1.4e308, 1.6e308)):
+        widest = Columns(columns=[Numbers(name="x", low=low, high=high, gaps=False)])
+        assert numbers([{"x": x} for x in (low, middle, high)], widest)[:, 0] == pytest.approx([-1, 0, 1], abs=1e-6)
+
+
+def test_a_column_of_one_number_says_only_whether_it_is_there():
+    flag = Columns(columns=[Numbers(name="flag", low=1, high=1, gaps=True)])
+    assert numbers([{"flag": 1}, {"flag": None}, {"flag": 9}], flag).tolist() == [[0, 0], [0, 1], [0, 0]]
+
+
+def test_a_column_without_any_value_is_missing_throughout_whatever_its_type():
+    nothing = pa.table({name: pa.nulls(2, pa.string()) for name in ("size", "depth", "colour", "sold")})
+    assert numbers(nothing).tolist() == [[0, 0, 1, 0, 0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_rows_of_a_table_keep_their_order_in_batches_of_bounded_size(arrow):
+    count = 2 * TABLE_ROWS_PER_BATCH + 3
+    rows = [ROWS[0] | {"size": n} for n in range(count)]
+    found = list(TableFeed(COLUMNS).batches(pa.Table.from_pylist(rows) if arrow else rows))
+    assert [len(batch) for _, batch in found] == [TABLE_ROWS_PER_BATCH, TABLE_ROWS_PER_BATCH, 3]
+    assert np.concatenate([indices for indices, _ in found]).tolist() == list(range(count))
+    assert np.concatenate([batch for _, batch in found])[:, 0] == pytest.approx(np.arange(count) / 10 - 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"size": "20"}, "column 'size' takes numbers, but '20' came in row 8194; give what it held when the encoder was"),
+        ({"size": True}, "column 'size' takes numbers, but True came in row 8194"),
+        ({"colour": 3}, "column 'colour' takes texts, but 3 came in row 8194"),
+        ({"colour": float("nan")}, "column 'colour' takes texts, but nan came in row 8194"),
+        ({"sold": "yes"}, "column 'sold' takes truth values, but 'yes' came in row 8194"),
+        ({"sold": 1}, "column 'sold' takes truth values, but 1 came in row 8194"),
+        ({"depth": ["x" * 200]}, "column 'depth' takes numbers, but .'x{78} came in row 8194;"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_row(value, words):
+    rows = ROWS * 1700
+    with pytest.raises(UserError, match=words):
+        numbers([*rows[:8194], ROWS[0] | value, *rows])
+
+
+def test_a_column_of_another_type_is_refused_with_a_value_of_it():
+    table = pa.Table.from_pylist([row | {"size": text} for row, text in zip(ROWS, [None, "big", *"abc"], strict=True)])
+    with pytest.raises(UserError, match="column 'size' takes numbers, but 'big' came; give what it held when the encoder was made"):
+        numbers(table)
+
+
+def test_a_missing_column_is_refused_by_its_name():
+    rows = [*ROWS, {"size": 1, "sold": True}]
+    words = "there is no column 'depth' and no 'colour' in row 5; give all columns that the encoder was made from, with None for"
+    with pytest.raises(UserError, match=words):
+        numbers(rows)
+    with pytest.raises(UserError, match="there is no column 'colour'; give all columns"):
+        numbers(pa.Table.from_pylist(ROWS).drop_columns("colour"))
+
+
+@pytest.mark.parametrize(("row", "kind"), [("red", "str"), (None, "NoneType"), ([1, 2], "list")])
+def test_what_is_no_row_of_a_table_is_refused(row, kind):
+    with pytest.raises(UserError, match=f"rows of a table are encoded here, but {kind} came: .*; give dictionaries of a value by"):
+        numbers([ROWS[0], row])

@@ -119,6 +119,11 @@ def test_a_delimiter_can_be_given_for_a_file_of_any_name(records, delimiter):
         assert rows(records(name, text, delimiter=delimiter)) == HI
 
 
+def test_columns_may_be_set_apart_by_any_number_of_spaces(records):
+    text = "text label\nhi  1\n yo 2 \n   \nhi 1   \r\n"
+    assert rows(records("a.txt", text, delimiter=" ")) == [*HI, HI[0]]
+
+
 @pytest.mark.parametrize("delimiter", ["||", "ab"])
 def test_a_delimiter_that_is_not_one_character_is_refused(records, delimiter):
     with pytest.raises(ValueError, match="delimiter"):  # UserError or pydantic's own, which both name the setting

@@ -33,17 +33,24 @@ INPUTS = "inputs.json"
 
 
 class Metric(BaseModel):
-    """A measured number: its value, how many rows it was measured on, and its standard error where it has one."""
+    """A measured number: its value, how many rows it was measured on, and its standard error where it has one.
+
+    Where it was measured for several seeds, value and standard error are means over them, and `spread` is the standard
+    deviation between them.
+    """
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     value: float
     n: int
     standard_error: float | None = None
+    spread: float | None = None
+    seeds: int | None = None
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
-        return f"{self.value:.4g}{error} (n={self.n:,})"
+        seeds = "" if self.seeds is None else f", {self.seeds} seeds ± {self.spread:.2g}"
+        return f"{self.value:.4g}{error} (n={self.n:,}{seeds})"
 
 
 class File(BaseModel):

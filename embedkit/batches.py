@@ -19,7 +19,7 @@ class Rows:
     """Rows to learn from or to measure on: how many, and a function from indices to (inputs, targets).
 
     `batch` gives arrays, or dictionaries of arrays, whose first axis is the rows asked for, in their order. `ids` name rows
-    in messages, `weights` are (count,) float32, 1 each by default. `order` gives the indices of an epoch from (seed,
+    in messages, `weights` are (count,) float32 of mean 1, 1 each by default. `order` gives the indices of an epoch from (seed,
     epoch), always as many; by default a permutation. `signature` gives the shapes and types of (inputs, targets) as
     `tf.TensorSpec`s where an axis beside the first varies. `arrays` are all inputs and all targets, where memory holds them.
     """

@@ -25,6 +25,7 @@ STEPS = (20, 100)
 """Least and most steps of the other checks; in between a twentieth of the run's."""
 SAMPLE = 1024
 RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-4, 100.0)}
+LOWER_RATES = (1.0, 0.1, 0.01)
 LEAST_RANGE = 40
 SHUFFLES = 4
 DIVERGED = 4.0
@@ -96,12 +97,8 @@ def zeroed_inputs(trainer: Trainer, seed: int) -> dict[str, Any]:
     """Whether inputs matter: after a few steps the model must do better than one that saw zeros instead."""
     real, blank = trainer.problem.validation, _zeroed(trainer.problem.validation)
     chosen, steps = _sample(real, seed), _steps(trainer)
-    with trainer.untouched():
-        _train(trainer, trainer.problem.train, seed, steps)
-        seen = _losses(trainer, real, chosen)
-    with trainer.untouched():
-        _train(trainer, _zeroed(trainer.problem.train), seed, steps)
-        unseen = _losses(trainer, blank, chosen)
+    seen = _learned(trainer, trainer.problem.train, real, chosen, seed, steps)
+    unseen = _learned(trainer, _zeroed(trainer.problem.train), blank, chosen, seed, steps)
     gain = metrics.mean(unseen - seen)
     clear = gain.value > 2 * (gain.standard_error or 0)
     words = "inputs matter" if clear else "so far the inputs bring nothing"
@@ -120,12 +117,8 @@ def shuffled_labels(trainer: Trainer, seed: int) -> dict[str, Any]:
     for number in range(SHUFFLES):
         shuffle = np.random.default_rng([seed, number]).permutation(rows.count)
         shuffled = rows.changed(lambda chosen, inputs, _, shuffle=shuffle: (inputs, rows.batch(shuffle[chosen])[1]))
-        losses = []
-        for learned, measured in ((shuffled, validation), (_zeroed(shuffled), _zeroed(validation))):
-            with trainer.untouched():
-                _train(trainer, learned, seed, steps)
-                losses.append(_losses(trainer, measured, chosen).mean())
-        gains.append(losses[1] - losses[0])
+        seen = _learned(trainer, shuffled, validation, chosen, seed, steps)
+        gains.append((_learned(trainer, _zeroed(shuffled), _zeroed(validation), chosen, seed, steps) - seen).mean())
     gain = metrics.mean(np.array(gains))
     chance = gain.value <= 3 * (gain.standard_error or 0)
     words = "as chance" if chance else "better than chance, so labels leak into the inputs, or rows into the validation split"
@@ -191,21 +184,28 @@ def _batches(trainer: Trainer, rows: Rows, seed: int, steps: int) -> Iterator[Ba
     yield from training_stream(rows, trainer.specs, trainer.settings.batch_size, seed, 0, steps)
 
 
-def _train(trainer: Trainer, rows: Rows, seed: int, steps: int) -> None:
-    for batch in _batches(trainer, rows, seed, steps):
-        trainer.step(batch, _rate(trainer))
+def _learned(trainer: Trainer, rows: Rows, measured: Rows, chosen: np.ndarray, seed: int, steps: int) -> np.ndarray:
+    """Losses of rows after a few steps; at a lower rate where the run's own is too high for these inputs, as zeros may be."""
+    for factor in LOWER_RATES:
+        with trainer.untouched():
+            values = [float(trainer.step(batch, _rate(trainer) * factor)[0]) for batch in _batches(trainer, rows, seed, steps)]
+            if np.isfinite(values).all() or factor == LOWER_RATES[-1]:
+                losses = _losses(trainer, measured, chosen, only_finite=factor == LOWER_RATES[-1])
+                if np.isfinite(losses).all():
+                    return losses
+    raise AssertionError("the last rate returns or raises")
 
 
 def _sample(rows: Rows, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(rows.count)[:SAMPLE])
 
 
-def _losses(trainer: Trainer, rows: Rows, chosen: np.ndarray) -> np.ndarray:
+def _losses(trainer: Trainer, rows: Rows, chosen: np.ndarray, only_finite: bool = True) -> np.ndarray:
     size = min(256, 4 * trainer.settings.batch_size)
     losses = []
     for batch in stream(rows, trainer.specs, parts_of(chosen, size)):
         losses.append(trainer.losses(batch))
-        if not np.isfinite(losses[-1]).all():
+        if only_finite and not np.isfinite(losses[-1]).all():
             raise infinite("first", "a check before the run", rows, batch, losses[-1], _rate(trainer))
     return np.concatenate(losses)
 
@@ -225,7 +225,11 @@ def _different(rows: Rows, seed: int, most: int) -> np.ndarray:
         lines = zip(*tf.nest.flatten(side), strict=True)
         return [hash64(b"".join(np.ascontiguousarray(array).tobytes() for array in line)) for line in lines]
 
-    inputs, targets = map(hashes, rows.batch(candidates))
+    found = rows.batch(candidates)
+    for array in tf.nest.flatten(found[0]):
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array).reshape(len(array), -1).all(axis=1)).all():
+            raise UserError(f"the inputs of row {rows.named(candidates[~finite])} are not finite; leave such rows out or mend them")
+    inputs, targets = map(hashes, found)
     first = np.sort(np.unique(inputs, return_index=True)[1])
     order = np.argsort(occurrences(np.array(targets)[first]), kind="stable")
     return np.sort(candidates[first[order][:most]])

@@ -1,127 +1,94 @@
 """train_head: vectors become a classifier (or a regressor), the encoder stays as it is.
 
 The kind of label decides the head: softmax for one class, a sigmoid per label for several, a line for numbers. Everything
-fitted (scaling of the vectors, weights, when to stop) comes from training and validation rows; every measure comes from
-test rows, beside what guessing from the training labels gives.
+fitted (scaling of the vectors, weights, when to stop, how to decide) comes from training and validation rows; every measure
+comes from test rows, beside what guessing from the training labels gives. A surrogate of a simulation is the exception: it
+learns from all rows, and what it says of them is called fitted, not measured.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from embedkit import engines, metrics, splits
-from embedkit.artifacts import Metric, Vectors
-from embedkit.datasets import read_rows
+from embedkit import augmentation, engines, metrics, rebalancing, splits
+from embedkit.artifacts import Artifact, Metric, Vectors
+from embedkit.datasets import fetch, read_rows
 from embedkit.embedding import read_vectors
 from embedkit.encoders import save_model
 from embedkit.leaks import record_fitted, refuse_leaks
-from embedkit.learning import learn
+from embedkit.learning import Learned, learn
+from embedkit.review import write_review
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.training import Problem, Rows, Training, resolve
+from embedkit.tasks import MAIN, Task, task_of
+from embedkit.training import Problem, Rows, Trainer, Training, fit, resolve
 
 EPOCHS = 1000
+SURROGATE_EPOCHS = 2000
+SURROGATE_HIDDEN = (256, 256)
+SURROGATE_ERROR = 0.02
+"""Of the labels' standard deviation: the error a surrogate is trained to where none was asked for."""
 HELD_OUT_SHARE = 0.1
 
 
 class TrainHead(Seeded):
     """How vectors become a classifier."""
 
-    hidden: tuple[PositiveInt, ...] = ()
-    """Widths of hidden layers; none makes the head linear."""
+    purpose: Literal["predict", "surrogate"] = "predict"
+    """Predict rows that were never seen, or stand in for a simulation: a surrogate learns all rows to a target error."""
+    target_error: PositiveFloat | None = None
+    """Mean absolute error, in the label's unit, at which a surrogate is done; by default 2 % of the labels' standard deviation."""
+    hidden: tuple[PositiveInt, ...] | None = None
+    """Widths of hidden layers; by default none, which makes the head linear, and two of 256 for a surrogate."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of hidden units left out in a training step (Srivastava et al. 2014)."""
     labels_per_class: PositiveInt | None = None
     """Use only so many training rows of each class, and as many for validation, drawn by hash; all by default."""
+    rebalance: rebalancing.Chain = ()
+    """What is done about rare classes: `weights`, `oversample`, `undersample`, `interpolate` (new vectors between neighbours),
+    or several of them; probabilities are corrected for it afterwards."""
+    decide_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1"] = "auto"
+    """Which measure of the validation rows sets the weights by which a class is decided for; `auto` takes balanced accuracy
+    after rebalancing and else the most probable class. Each of several labels gets the threshold of its best F1, or 0.5
+    with `accuracy`."""
+    neutral: Literal["leave_out", "learn"] = "leave_out"
+    """Leave neutral rows out of training, or learn from them as from others; either way a review page proposes their labels."""
+    mixup: NonNegativeFloat = 0.0
+    """Mix training vectors and their labels, shares drawn from Beta(mixup, mixup), 0.2 for instance; 0 mixes none."""
+    swap_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a training vector's numbers that are replaced by other rows' in a step; for vectors of table columns."""
+    seeds: PositiveInt = 1
+    """How often the head is trained, from as many seeds; measures are then means with their spread, the first head is kept."""
     training: Training = Training()
     """How long and how fast the head learns."""
 
 
 @dataclass
-class Task:
-    """What is to be predicted: targets of all rows, and how outputs become predictions.
+class Lesson:
+    """A head in the making: which rows of the vectors train, stop and test it, and what it is to predict."""
 
-    `targets` is (rows,) int for class, (rows, labels) float for classes, (rows, 1) float for number, standardised.
-    """
-
-    kind: str
-    classes: list[str]
-    targets: np.ndarray
-    labelled: np.ndarray
-    location: float = 0.0
-    scale: float = 1.0
+    settings: TrainHead
+    task: Task
+    ids: np.ndarray
+    inputs: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: list[str]
 
     @property
-    def outputs(self) -> int:
-        """Width of the last layer."""
-        return len(self.classes) or 1
-
-    def loss(self) -> Any:
-        """One number per row, from the outputs before softmax or sigmoid."""
-        from keras import ops
-
-        if self.kind == "class":
-            return lambda truth, outputs: ops.sparse_categorical_crossentropy(truth, outputs, from_logits=True)
-        if self.kind == "classes":
-            return lambda truth, outputs: ops.sum(ops.binary_crossentropy(truth, outputs, from_logits=True), axis=-1)
-        # Halved: with inputs of total variance 1 its curvature is then at most 1, and Nesterov's steps of 1 stay stable
-        # (they do below 1.36 at a momentum of 0.9; Sutskever et al. 2013).
-        return lambda targets, outputs: ops.mean(ops.multiply(ops.square(targets - outputs), 0.5), axis=-1)
-
-    def prior(self, rows: np.ndarray) -> np.ndarray:
-        """What guessing from these rows' labels gives: class probabilities, label probabilities, or the mean; (outputs,)."""
-        if self.kind == "class":
-            return np.bincount(self.targets[rows], minlength=self.outputs) / len(rows)
-        return self.targets[rows].mean(axis=0)
-
-    def entropy(self, rows: np.ndarray) -> float:
-        """Mean loss of guessing the prior on these rows: what a head with the right bias starts at."""
-        prior = self.prior(rows)
-        if self.kind == "number":
-            return 0.5 * float(self.targets[rows].var())
-        certain = np.where(prior > 0, -prior * np.log(np.maximum(prior, 1e-300)), 0).sum()
-        if self.kind == "class":
-            return float(certain)
-        return float(certain + np.where(prior < 1, -(1 - prior) * np.log(np.maximum(1 - prior, 1e-300)), 0).sum())
-
-    def bias(self, rows: np.ndarray) -> np.ndarray:
-        """Output bias with which an untrained head already predicts the prior."""
-        prior = self.prior(rows)
-        if self.kind == "class":
-            return np.log(np.maximum(prior, 0.5 / len(rows)))
-        if self.kind == "classes":
-            held = np.clip(prior, 0.5 / len(rows), 1 - 0.5 / len(rows))
-            return np.log(held / (1 - held))
-        return prior
-
-    def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """Outputs before softmax or sigmoid as probabilities, or numbers in the label's unit."""
-        outputs = outputs.astype(np.float64)
-        if self.kind == "class":
-            powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-            return powers / powers.sum(axis=1, keepdims=True)
-        if self.kind == "classes":
-            return 1 / (1 + np.exp(-outputs))
-        return outputs[:, 0] * self.scale + self.location
-
-    def measure(self, rows: np.ndarray, predicted: np.ndarray) -> dict[str, Metric]:
-        """All measures of predictions for these rows."""
-        if self.kind == "class":
-            return metrics.of_class(self.targets[rows], predicted)
-        if self.kind == "classes":
-            return metrics.of_classes(self.targets[rows] > 0.5, predicted)
-        return metrics.of_number(self.targets[rows, 0] * self.scale + self.location, predicted)
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        usual = SURROGATE_HIDDEN if self.settings.purpose == "surrogate" else ()
+        return usual if self.settings.hidden is None else self.settings.hidden
 
 
-MAIN = {"class": "accuracy", "classes": "micro_f1", "number": "rmse"}
-
-
-@stage("classifier", revision=2, name="{vectors}", keras=True)
+@stage("classifier", revision=2, keras=True, name="{vectors}")
 def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) -> Facts:
     """Train a classifier, or a regressor, on the vectors of a labelled dataset.
 
@@ -133,50 +100,57 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     if "label" not in rows.column_names:
         raise UserError(f"{dataset} has no labels; load it again with a label_column, then embed it and train on that")
     ids, inputs = read_vectors(vectors)
-    split = np.array([splits.SPLITS.index(name) for name in rows["split"].to_pylist()])
-    task, train, validation, test, notes = _assign(str(dataset), rows, split, settings)
-    refuse_leaks(vectors, rows.take(test))
-    model, logits = _build(task, inputs, train, settings)
     assert np.array_equal(ids, rows["id"].to_numpy())
+    lesson = _assign(str(dataset), rows, ids, inputs, settings)
+    if settings.purpose == "surrogate":
+        return _surrogate(out, vectors, dataset, lesson)
+    refuse_leaks(vectors, rows.take(lesson.test))
+    task, test = lesson.task, lesson.test
 
-    def data(part: np.ndarray) -> Rows:
-        return Rows.of(inputs[part], task.targets[part], ids[part])
-
-    training = resolve(settings.training, linear=not settings.hidden, epochs=EPOCHS)
-    separable = min(16, 1 + inputs.shape[1])
-    problem = Problem(logits, task.loss(), data(train), data(validation), expected=task.entropy(train), separable=separable)
+    training = resolve(settings.training, linear=not lesson.hidden, epochs=EPOCHS)
+    model, logits, problem, correct = _problem(lesson, settings.seed)
     learned = learn(out, problem, training, settings.seed)
-    predicted = task.predict(engines.predict(logits, inputs[test]))
-    guess = np.repeat(task.prior(train)[None], len(test), axis=0)
-    found = task.measure(test, predicted)
-    control = task.measure(test, guess if task.kind != "number" else guess[:, 0] * task.scale + task.location)
-    save_model(model, out / "model.keras")
-    _write_predictions(out, task, ids[test], test, predicted)
-    encoder = vectors.manifest.details["encoder"]
-    facts = {"type": task.kind, "classes": task.classes, "encoder": encoder, "dimension": inputs.shape[1]}
-    write_json(out / "classifier.json", facts)
-    fitted = record_fitted(out, rows.take(np.sort(np.concatenate([train, validation]))))
-    counts = {"train": len(train), "validation": len(validation), "test": len(test)}
+    correct()
+    predict = engines.forward(logits)
+    task.decision = _decision(lesson, task.predict(_run(predict, inputs[lesson.validation])))
+    predicted = task.predict(_run(predict, inputs[test]))
+    control = task.measure(test, task.guess(task.prior(lesson.train), len(test)))
+    runs = [task.measure(test, predicted)]
+    facts = _save(out, vectors, lesson, model, learned, test, predicted)
+    runs += [_again(out, lesson, learned, settings.seed + number) for number in range(1, settings.seeds)]
+    found = {name: _over_seeds([run[name] for run in runs]) for name in runs[0]}
+    found |= {f"guessing_{name}": value for name, value in control.items()}
+    found |= _neutral(out, dataset, lesson, rows, predict, predicted)
+    fitted = record_fitted(out, rows.take(np.sort(np.concatenate([lesson.train, lesson.validation]))))
+    measure = MAIN[task.kind] if settings.decide_by == "auto" and not settings.rebalance else _decided_by(lesson)
     return Facts(
         rows=len(test),
-        metrics=found | {f"guessing_{name}": value for name, value in control.items()},
-        verdict=_verdict(MAIN[task.kind], found, control),
-        notes=notes + learned.notes,
-        details=facts | {"used": counts, "fitted": fitted} | learned.details,
+        metrics=found,
+        verdict=_verdict(measure, found[measure], control[measure]),
+        notes=lesson.notes + learned.notes,
+        details=facts | {"fitted": fitted},
         timings=learned.timings,
     )
 
 
-def _assign(dataset: str, rows: pa.Table, split: np.ndarray, settings: TrainHead) -> tuple[Task, Any, Any, Any, list[str]]:
+def _assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, settings: TrainHead) -> Lesson:
     """What to predict, and which rows train, stop and test: (rows,) index arrays in row order."""
     labels, notes = rows["label"].combine_chunks(), []
     labelled = ~np.array(labels.is_null())
-    parts: list[Any] = [np.flatnonzero(labelled & (split == index)) for index in range(3)]
+    split = np.array([splits.SPLITS.index(name) for name in rows["split"].to_pylist()])
+    if settings.purpose == "surrogate":
+        return _assign_all(dataset, labels, labelled, ids, inputs, settings)
+    if settings.target_error is not None:
+        raise UserError("target_error is for surrogates; set purpose to surrogate, or leave it out")
+    neutral = np.zeros(len(rows), bool)
+    if "neutral" in rows.column_names and settings.neutral == "leave_out":
+        neutral = rows["neutral"].to_numpy() & (split != 2)
+    parts: list[Any] = [np.flatnonzero(labelled & ~neutral & (split == index)) for index in range(3)]
     for part, name in ((parts[0], "train"), (parts[2], "test")):
         if not len(part):
-            raise UserError(f"{dataset} has no labelled {name} rows; label some, or load it again with another split")
-    task = _task(dataset, labels, labelled, labelled & (split == 0))
-    ids = rows["id"].to_numpy()
+            left = " left beside the neutral ones" if (labelled & neutral & (split == 0)).any() and name == "train" else ""
+            raise UserError(f"{dataset} has no labelled {name} rows{left}; label some, or load it again with another split")
+    task = task_of(dataset, labels, labelled & ~neutral & (split == 0))
     if not len(parts[1]) and len(parts[0]) < 2:
         raise UserError(f"{dataset} has one labelled train row and no validation row; label more")
     if not len(parts[1]):
@@ -184,14 +158,22 @@ def _assign(dataset: str, rows: pa.Table, split: np.ndarray, settings: TrainHead
         held[0] |= not held.any()
         parts[:2] = [parts[0][~held], parts[0][held]]
         notes.append("no validation rows: a tenth of the training rows decided when to stop")
+    counted = {"labels_per_class counts rows of a class": settings.labels_per_class, "mixup mixes classes": settings.mixup}
+    for words, given in (counted | {"rebalance is for one class a row": settings.rebalance}).items():
+        if given and task.kind != "class":
+            raise UserError(f"{words}, but the labels of {dataset} are {task.kind}; leave it out")
+    if settings.mixup and "weights" in settings.rebalance:
+        raise UserError("mixed rows have no weight of their own; take oversample instead of weights beside mixup, or leave one out")
+    if settings.decide_by not in (("auto",) if task.kind == "number" else ("auto", "accuracy")) and task.kind != "class":
+        raise UserError(f"decide_by {settings.decide_by} is for classes, but the labels of {dataset} are {task.kind}; leave it out")
     if settings.labels_per_class is not None:
-        if task.kind != "class":
-            raise UserError(f"labels_per_class counts rows of a class, but the labels of {dataset} are {task.kind}; leave it out")
         parts[:2] = [_few(part, task.targets, ids, settings) for part in parts[:2]]
     if task.kind == "class" and len(np.unique(task.targets[parts[0]])) < 2:
         only = task.classes[task.targets[parts[0][0]]]
         raise UserError(f"all training rows of {dataset} have the label {only!r}; a classifier needs two classes at least")
-    return task, parts[0], parts[1], parts[2], notes
+    if neutral.any():
+        notes.append(f"{int((neutral & (split < 2)).sum()):,} neutral rows were left out of training")
+    return Lesson(settings, task, ids, inputs, parts[0], parts[1], parts[2], notes)
 
 
 def _few(part: np.ndarray, targets: np.ndarray, ids: np.ndarray, settings: TrainHead) -> np.ndarray:
@@ -200,33 +182,71 @@ def _few(part: np.ndarray, targets: np.ndarray, ids: np.ndarray, settings: Train
     return np.sort(order[splits.occurrences(targets[order]) < (settings.labels_per_class or 0)])
 
 
-def _task(dataset: str, labels: pa.Array, labelled: np.ndarray, train: np.ndarray) -> Task:
-    from embedkit.labels import ordered
+def _problem(lesson: Lesson, seed: int) -> tuple[Any, Any, Problem, Callable[[], None]]:
+    """The head, the same up to its outputs before softmax or sigmoid, what it is to learn, and what mends its bias afterwards."""
+    task, settings, train = lesson.task, lesson.settings, lesson.train
+    inputs, targets, ids = lesson.inputs[train], task.targets[train], lesson.ids[train]
+    seen = true = task.prior(train)
+    order, weights, held = None, None, None
+    if settings.rebalance:
+        chain, counts = settings.rebalance, np.bincount(targets, minlength=task.outputs)
+        goal, seen = rebalancing.targets(counts, chain), rebalancing.seen_prior(counts, chain)
+        if "interpolate" in chain:
+            more, labels = rebalancing.interpolate(inputs, targets, rebalancing.interpolated(counts, chain), seed)
+            inputs, targets = np.concatenate([inputs, more]), np.concatenate([targets, labels])
+            ids = np.concatenate([ids, np.full(len(more), -1)])  # of rows that are none of the dataset's
+        order = _drawn(targets, goal)
+        weights = rebalancing.weights(targets, goal) if "weights" in chain else None
+        # Validation rows count as if their classes had the shares that are learned from, so that both losses mean the same.
+        held = (np.where(true > 0, seen, 1) / np.where(true > 0, true, 1)).astype(np.float32)[task.targets[lesson.validation]]
+    model, logits = _build(task, lesson.inputs, train, lesson.hidden, settings.dropout, seen)
+    validation = Rows.of(*(array[lesson.validation] for array in (lesson.inputs, task.targets, lesson.ids)), weights=held)
+    problem = Problem(
+        logits,
+        task.loss(),
+        Rows.of(inputs, targets, ids, weights=weights, order=order),
+        validation,
+        scores=task.scores(lesson.validation),
+        expected=task.entropy(train, seen) if not settings.rebalance else None,
+        # Half of what a plane through the rows could fit exactly: rows of a table often share their values.
+        separable=max(2, min(16, (1 + min([inputs.shape[1], *lesson.hidden])) // 2)),
+    )
+    _augment(problem, task, settings, seed)
 
-    values = labels.to_pylist()
-    if pa.types.is_floating(labels.type):
-        numbers = np.array([0.0 if value is None else value for value in values])
-        known = numbers[train]
-        scale = float(known.std()) if len(known) else 0.0
-        if scale == 0.0:
-            raise UserError(f"the training labels of {dataset} don't differ; there is nothing to predict")
-        targets = ((numbers - known.mean()) / scale).astype(np.float32)[:, None]
-        return Task("number", [], targets, labelled, float(known.mean()), scale)
-    several = pa.types.is_list(labels.type)
-    names = ordered({name for value in values if value is not None for name in (value if several else [value])})
-    if not names:
-        raise UserError(f"no row of {dataset} has a label; load it again with another label_column or label_separator")
-    index = {name: number for number, name in enumerate(names)}
-    if several:
-        targets = np.zeros((len(values), len(names)), np.float32)
-        for row, value in enumerate(values):
-            targets[row, [index[name] for name in value or []]] = 1
-        return Task("classes", names, targets, labelled)
-    return Task("class", names, np.array([index.get(value, 0) for value in values], np.int32), labelled)
+    def correct() -> None:
+        if settings.rebalance:
+            layer = logits.get_layer("outputs")
+            layer.bias.assign(rebalancing.corrected_bias(layer.bias.numpy(), seen, true))
+
+    return model, logits, problem, correct
 
 
-def _build(task: Task, inputs: np.ndarray, train: np.ndarray, settings: TrainHead) -> tuple[Any, Any]:
-    """The head, and the same head up to the outputs before softmax or sigmoid."""
+def _drawn(labels: np.ndarray, goal: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    return lambda seed, epoch: rebalancing.draw(labels, goal, seed, epoch)
+
+
+def _augment(problem: Problem, task: Task, settings: TrainHead, seed: int) -> None:
+    """Let the step mix or disturb training vectors, where that was asked for."""
+    if not settings.mixup and not settings.swap_noise:
+        return
+    import keras
+
+    generator = keras.random.SeedGenerator(seed)
+
+    def augment(inputs: Any, targets: Any) -> tuple[Any, Any]:
+        if settings.swap_noise:
+            inputs = augmentation.swap_noise(inputs, settings.swap_noise, generator)
+        if settings.mixup:
+            return augmentation.mix_up(inputs, keras.ops.one_hot(targets, task.outputs), settings.mixup, generator)
+        return inputs, targets
+
+    problem.augment, problem.state = augment, [generator.state]
+
+
+def _build(
+    task: Task, inputs: np.ndarray, train: np.ndarray, hidden: tuple[int, ...], dropout: float, prior: np.ndarray
+) -> tuple[Any, Any]:
+    """The head, and the same head up to the outputs before softmax or sigmoid; untrained, it predicts the prior."""
     import keras
 
     # One scale for all columns: their own would blow up directions that hardly vary, such as the last principal components.
@@ -235,11 +255,11 @@ def _build(task: Task, inputs: np.ndarray, train: np.ndarray, settings: TrainHea
     center = inputs[train].mean(axis=0)
     vectors = keras.Input((inputs.shape[1],), name="vectors")                                    # (rows, dimension)
     x = keras.layers.Rescaling(1 / spread, (-center / spread).tolist(), name="scaling")(vectors)  # mean 0, total variance 1
-    for number, width in enumerate(settings.hidden):
+    for number, width in enumerate(hidden):
         x = keras.layers.Dense(width, activation="relu", name=f"hidden_{number}")(x)
-        x = keras.layers.Dropout(settings.dropout, name=f"dropout_{number}")(x)
-    bias: Any = keras.initializers.Constant(task.bias(train).astype(np.float32).tolist())
-    start = "glorot_uniform" if settings.hidden else "zeros"  # the linear problem is convex: start at the prior
+        x = keras.layers.Dropout(dropout, name=f"dropout_{number}")(x)
+    bias: Any = keras.initializers.Constant(task.bias(prior, len(train)).astype(np.float32).tolist())
+    start = "glorot_uniform" if hidden else "zeros"  # the linear problem is convex: start at the prior
     outputs = keras.layers.Dense(task.outputs, kernel_initializer=start, bias_initializer=bias, name="outputs")(x)
     logits = keras.Model(vectors, outputs, name="logits")                                        # (rows, classes)
     if task.kind == "number":
@@ -249,21 +269,142 @@ def _build(task: Task, inputs: np.ndarray, train: np.ndarray, settings: TrainHea
     return keras.Model(vectors, last(outputs), name="head"), logits
 
 
-def _write_predictions(out: Draft, task: Task, ids: np.ndarray, rows: np.ndarray, predicted: np.ndarray) -> None:
-    """What the head said of each test row, so that any other measure can be taken later."""
-    if task.kind == "number":
-        table = {"id": ids, "label": task.targets[rows, 0] * task.scale + task.location, "predicted": predicted}
-    else:
-        names = np.array(task.classes)
-        truth = names[task.targets[rows]] if task.kind == "class" else [list(names[row > 0.5]) for row in task.targets[rows]]
-        chosen = names[predicted.argmax(axis=1)] if task.kind == "class" else [list(names[row >= 0.5]) for row in predicted]
-        table = {"id": ids, "label": list(truth), "predicted": list(chosen), "probabilities": list(predicted.astype(np.float32))}
+def _run(predict: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, at_once: int = 4096) -> np.ndarray:
+    return np.concatenate([predict(inputs[start : start + at_once]) for start in range(0, len(inputs), at_once)])
+
+
+def _decided_by(lesson: Lesson) -> Any:
+    asked = lesson.settings.decide_by
+    if lesson.task.kind == "class":
+        return "balanced_accuracy" if asked == "auto" else asked
+    return MAIN[lesson.task.kind]
+
+
+def _decision(lesson: Lesson, predicted: np.ndarray) -> np.ndarray | None:
+    """Weights of the classes, or thresholds of the labels, that suit the validation rows; None for the likeliest class."""
+    task, settings = lesson.task, lesson.settings
+    truth = task.truth(lesson.validation)
+    if task.kind == "classes":
+        return None if settings.decide_by == "accuracy" else rebalancing.choose_thresholds(truth, predicted)
+    if task.kind == "number" or (settings.decide_by == "auto" and not settings.rebalance):
+        return None
+    return rebalancing.choose_decision(truth, predicted, _decided_by(lesson))
+
+
+def _save(
+    out: Draft, vectors: Artifact, lesson: Lesson, model: Any, learned: Learned, measured: np.ndarray, predicted: np.ndarray
+) -> dict[str, Any]:
+    """Write the model, what it needs and what it said of rows; returns what the manifest says of it."""
+    task = lesson.task
+    save_model(model, out / "model.keras")
+    table = {"id": lesson.ids[measured]} | task.table(measured, predicted)
     pq.write_table(pa.table(table), out / "predictions.parquet", compression="zstd")
+    encoder = vectors.manifest.details["encoder"]
+    facts: dict[str, Any] = {"type": task.kind, "classes": task.classes, "encoder": encoder, "dimension": lesson.inputs.shape[1]}
+    if task.decision is not None:
+        facts["decision"] = task.decision.tolist()
+    write_json(out / "classifier.json", facts)
+    counts = {"train": len(lesson.train), "validation": len(lesson.validation), "test": len(lesson.test)}
+    return facts | {"used": counts} | learned.details
 
 
-def _verdict(measure: str, found: dict[str, Metric], control: dict[str, Metric]) -> str:
-    ours, guess = found[measure], control[measure]
+def _again(out: Draft, lesson: Lesson, learned: Learned, seed: int) -> dict[str, Metric]:
+    """The measures of the same head trained from another seed."""
+    engines.start_keras(seed)
+    _, logits, problem, correct = _problem(lesson, seed)
+    fit(Trainer(problem, learned.training), seed, out.work / f"checkpoints-{seed}")
+    correct()
+    predict, kept = engines.forward(logits), lesson.task.decision
+    try:
+        lesson.task.decision = _decision(lesson, lesson.task.predict(_run(predict, lesson.inputs[lesson.validation])))
+        return lesson.task.measure(lesson.test, lesson.task.predict(_run(predict, lesson.inputs[lesson.test])))
+    finally:
+        lesson.task.decision = kept
+
+
+def _over_seeds(found: list[Metric]) -> Metric:
+    """The mean of a measure over seeds; its standard error over rows stays beside its spread over seeds."""
+    if len(found) == 1:
+        return found[0]
+    values, errors = [one.value for one in found], [one.standard_error or 0.0 for one in found]
+    spread = {"spread": float(np.std(values, ddof=1)), "seeds": len(found)}
+    return Metric(value=float(np.mean(values)), n=found[0].n, standard_error=float(np.mean(errors)), **spread)
+
+
+def _neutral(
+    out: Draft, dataset: Artifact, lesson: Lesson, rows: pa.Table, predict: Callable[..., np.ndarray], predicted: np.ndarray
+) -> dict[str, Metric]:
+    """Propose labels for neutral rows, and measure the test rows that are not neutral by themselves."""
+    if "neutral" not in rows.column_names or lesson.task.kind != "class":
+        return {}
+    task, neutral = lesson.task, rows["neutral"].to_numpy()
+    if neutral.any():
+        places = np.flatnonzero(neutral)
+        write_review(out, dataset, places, task.classes, task.predict(_run(predict, lesson.inputs[places])))
+    clear = ~neutral[lesson.test]
+    if clear.all() or not clear.any():
+        return {}
+    measures = task.measure(lesson.test[clear], predicted[clear])
+    return {f"clear_{name}": measures[name] for name in ("accuracy", "balanced_accuracy", "log_loss")}
+
+
+def _verdict(measure: str, ours: Metric, guess: Metric) -> str:
     gain = (guess.value - ours.value) if measure == "rmse" else (ours.value - guess.value)
     error = np.hypot(ours.standard_error or 0, guess.standard_error or 0)
     words = "better than" if gain > 2 * error else "worse than" if gain < -2 * error else "no better than"
     return f"{words} guessing from the training labels: {measure} {ours} against {guess}"
+
+
+def _assign_all(
+    dataset: str, labels: Any, labelled: np.ndarray, ids: np.ndarray, inputs: np.ndarray, settings: TrainHead
+) -> Lesson:
+    """All labelled rows to learn from, none to measure on."""
+    if not labelled.any():
+        raise UserError(f"{dataset} has no labelled rows; label some")
+    if not pa.types.is_floating(labels.type):
+        raise UserError(f"a surrogate predicts numbers, but the labels of {dataset} are classes; load it with label_type number")
+    for name in ("labels_per_class", "rebalance", "dropout", "mixup", "swap_noise"):
+        if getattr(settings, name):
+            raise UserError(f"{name} is not for surrogates, which learn every row as it is; leave it out")
+    every, none = np.flatnonzero(labelled), np.empty(0, int)
+    return Lesson(settings, task_of(dataset, labels, labelled), ids, inputs, every, every, none, [])
+
+
+def _surrogate(out: Draft, vectors: Artifact, dataset: Artifact, lesson: Lesson) -> Facts:
+    """Learn every row to a target error; what is said of the rows is fitted, not measured."""
+    task, settings, rows = lesson.task, lesson.settings, lesson.train
+    target = settings.target_error or SURROGATE_ERROR * task.scale
+    asked = settings.training
+    asked = asked.model_copy(
+        update={"monitor": "mae", "patience": None, "schedule": "cosine" if asked.schedule == "auto" else asked.schedule}
+    )
+    training = resolve(asked, linear=not lesson.hidden, epochs=SURROGATE_EPOCHS)
+    model, logits, problem, _ = _problem(lesson, settings.seed)
+    problem.target = target
+    learned = learn(out, problem, training, settings.seed)
+    predicted = task.predict(_run(engines.forward(logits), lesson.inputs[rows]))
+    facts = _save(out, vectors, lesson, model, learned, rows, predicted)
+    error = np.abs(predicted - task.truth(rows))
+    mean, worst = metrics.mean(error), int(error.argmax())
+    place = int(lesson.ids[rows[worst]])
+    content = (fetch(dataset, [place])[0] or {}) if dataset.manifest.kind == "table" else {}
+    truth = task.truth(rows)
+    where = {"id": place, "error": float(error[worst]), "label": float(truth[worst]), "predicted": float(predicted[worst])}
+    reached = mean.value <= target
+    words = "reached" if reached else f"missed by {mean.value - target:.3g}"
+    guess = metrics.mean(np.abs(task.guess(task.prior(rows), len(rows)) - task.truth(rows)))
+    return Facts(
+        rows=len(rows),
+        metrics={
+            "fitted_mae": mean,
+            "fitted_worst_error": Metric(value=float(error.max()), n=len(rows)),
+            "guessing_fitted_mae": guess,
+        },
+        verdict=f"the target error {target:.3g} on the rows it learned was {words}: mean {mean.value:.3g}, worst "
+        f"{error.max():.3g} at row {place}; of rows it has not learned this says nothing",
+        notes=lesson.notes + learned.notes,
+        details=facts
+        | {"target_error": target, "target_reached": reached, "worst": where | {"columns": content}}
+        | {"fitted": record_fitted(out, read_rows(dataset).take(rows))},
+        timings=learned.timings,
+    )

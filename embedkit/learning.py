@@ -15,7 +15,8 @@ from embedkit.training import FALLING, Progress, course, fit
 
 log = logging.getLogger(__name__)
 WAITING = 0.2
-"""Share of the time spent on waiting for batches above which a hint says so."""
+"""Share of the time spent on waiting for batches above which a hint says so, once it adds up to WAITED seconds."""
+WAITED = 1.0
 
 
 @dataclass
@@ -80,7 +81,7 @@ def learn(out: Draft, problem: Problem, settings: Training, seed: int) -> Learne
     if settings.epochs_factor > 1:
         notes.append(_longer(seen, run.epoch))
     waiting = run.waited / run.seconds if run.seconds else 0.0
-    if waiting > WAITING:
+    if waiting > WAITING and run.waited > WAITED:
         notes.append(
             f"{waiting:.0%} of the steps' time was spent waiting for rows; a larger batch_size helps where steps are short (here "
             f"{1000 * run.seconds / run.step:.1f} ms), smaller pictures or a faster disk where reading takes long"

@@ -40,9 +40,10 @@ class Training(Settings):
     learning_rate: PositiveFloat | Literal["auto"] | None = None
     """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980) and 1 for gradient descent on scaled vectors;
     `auto` takes what the range test suggests."""
-    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    schedule: Literal["auto", "constant", "cosine", "plateau"] = "auto"
     """How the learning rate goes on after the warm-up: it stays, falls to 0 along a cosine over all epochs (Loshchilov and
-    Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain."""
+    Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain; `auto` takes the cosine
+    for surrogates, and else a constant rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises to its value (Goyal et al. 2017, arXiv:1706.02677)."""
     weight_decay: NonNegativeFloat = 0.0
@@ -180,7 +181,7 @@ class Trainer:
             calm: without augmentation, dropout and other noise of training.
 
         Returns:
-            The mean loss, each row counted by its weight, and the loss of each row before the update, (rows,).
+            The mean over the rows of weight times loss, and the loss of each row before the update, (rows,).
         """
         import tensorflow as tf
 
@@ -280,7 +281,8 @@ class Trainer:
 
         def on_one_device(inputs: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
             context: Any = tf.distribute.get_replica_context()
-            weights = weights / tf.reduce_sum(weights)
+            # Not by their sum: a batch with more rows of a rare class than others would then count no more than those.
+            weights = weights / tf.cast(tf.shape(weights)[0], tf.float32)
             if self.replicas > 1:
                 share = -(-tf.shape(weights)[0] // self.replicas)
                 first = tf.cast(context.replica_id_in_sync_group, tf.int32) * share

@@ -151,7 +151,7 @@ def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progre
 
 
 def measure(trainer: Trainer, validation: Repeated, when: str) -> dict[str, float]:
-    """Mean loss and the problem's scores over all validation rows.
+    """Mean loss, each row counted by its weight, and the problem's scores over all validation rows.
 
     Args:
         trainer: whose present weights are measured.
@@ -161,16 +161,17 @@ def measure(trainer: Trainer, validation: Repeated, when: str) -> dict[str, floa
     Raises:
         UserError: when a loss is not finite.
     """
-    total, outputs, scores = 0.0, [], trainer.problem.scores if trainer.settings.monitor != "loss" else None
+    total, counted, outputs, scores = 0.0, 0.0, [], trainer.problem.scores if trainer.settings.monitor != "loss" else None
     for batch in validation:
         losses = trainer.losses(batch)
         if not np.isfinite(losses).all():
             rate = trainer.settings.learning_rate
             raise infinite("validation", when, validation.rows, batch, losses, rate if isinstance(rate, float) else 0.0)
-        total += float(losses.sum())
+        weights = batch.weights.numpy().astype(np.float64)
+        total, counted = total + float(losses @ weights), counted + float(weights.sum())
         if scores:
             outputs.append(trainer.outputs(batch))
-    found = {"loss": total / validation.rows.count}
+    found = {"loss": total / counted}
     return found | (scores(np.concatenate(outputs)) if scores else {})
 
 

@@ -28,9 +28,11 @@ LAYERS = [
     {"settings"},
     {"artifacts"},
     {"stages"},
-    {"training", "pipelines", "encoders", "metrics", "checks", "networks", "canaries", "leaks"},
-    {"datasets", "embedding", "autoencoder", "textmodels", "categories", "controls", "heads", "distillation", "index"},
-    {"comparison", "reports", "tables", "cli", "__main__"},
+    {"metrics", "leaks", "networks", "pipelines", "batches", "trainer", "checkpoints", "augmentation", "rebalancing", "reports"},
+    {"training", "canaries", "encoders", "checks"},
+    {"learning", "tasks"},
+    {"review", "datasets", "embedding", "autoencoder", "textmodels", "categories", "controls", "heads", "distillation", "index"},
+    {"comparison", "tables", "cli", "__main__"},
 ]
 
 

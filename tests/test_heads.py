@@ -33,16 +33,17 @@ from embedkit import (
 from embedkit.artifacts import Dataset, EncoderArtifact, remove
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import read_vectors, write_vectors
-from embedkit.heads import Task, _build
+from embedkit.heads import _build
 from embedkit.leaks import record_fitted
 from embedkit.readers import ReadFiles
 from embedkit.stages import Draft, Facts, stage
+from embedkit.tasks import Task
 
 engines.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
-SHORT = TrainHead(training=Training(epochs=3))
+SHORT = TrainHead(training=Training(epochs=3, preflight=False))
 SPLIT = LoadTexts(split_column="split")
 
 
@@ -258,37 +259,38 @@ def started(task, hidden=()):
     """What an untrained head predicts for any vectors."""
     engines.start_keras(0)
     inputs = np.random.default_rng(0).normal(size=(len(task.targets), 3)).astype(np.float32)
-    model, logits = _build(task, inputs, np.arange(len(inputs)), TrainHead(hidden=hidden))
+    rows = np.arange(len(inputs))
+    model, logits = _build(task, inputs, rows, hidden, 0.0, task.prior(rows))
     return model.predict(inputs, verbose=0), task.predict(logits.predict(inputs, verbose=0))
 
 
 def test_a_head_starts_at_the_share_of_each_class():
     targets = np.array([0] * 6 + [1] * 3 + [2], np.int32)
-    shown, predicted = started(Task("class", ["a", "b", "c"], targets, targets >= 0))
+    shown, predicted = started(Task("class", ["a", "b", "c"], targets))
     assert shown == pytest.approx(np.tile([0.6, 0.3, 0.1], (10, 1)), abs=1e-6)
     assert predicted == pytest.approx(shown, abs=1e-6)
 
 
 def test_a_head_of_several_labels_starts_at_the_share_of_each():
     targets = np.array([[1, 0], [1, 0], [1, 1], [0, 0]], np.float32)
-    shown, predicted = started(Task("classes", ["a", "b"], targets, targets[:, 0] >= 0))
+    shown, predicted = started(Task("classes", ["a", "b"], targets))
     assert shown == pytest.approx(np.tile([0.75, 0.25], (4, 1)), abs=1e-6)
     assert predicted == pytest.approx(shown, abs=1e-6)
 
 
 def test_a_head_of_numbers_starts_at_their_mean():
     targets = np.array([[-1], [0], [1], [0]], np.float32)  # standardised: 7 + 2 * target in the label's unit
-    shown, predicted = started(Task("number", [], targets, targets[:, 0] > -9, 7.0, 2.0))
+    shown, predicted = started(Task("number", [], targets, 7.0, 2.0))
     assert shown[:, 0] == pytest.approx(7)
     assert predicted == pytest.approx(7)
 
 
 def test_a_class_or_label_without_a_training_row_starts_at_half_a_row():
     targets = np.array([0, 0, 1, 1], np.int32)
-    shown, _ = started(Task("class", ["a", "b", "c"], targets, targets >= 0))
+    shown, _ = started(Task("class", ["a", "b", "c"], targets))
     assert shown[0] == pytest.approx(np.array([4, 4, 1]) / 9, abs=1e-6)
     several = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
-    shown, _ = started(Task("classes", ["always", "never"], several, several[:, 0] > 0))
+    shown, _ = started(Task("classes", ["always", "never"], several))
     assert shown[0] == pytest.approx([7 / 8, 1 / 8], abs=1e-6)
 
 
@@ -304,6 +306,11 @@ def several(place):
     return vectors_of(dataset(place / "several.tsv", inputs, labels, settings=settings, root=place))
 
 
+def above(probabilities, bounds):
+    """The labels x and y of each row, where their probability is high enough."""
+    return [[name for name, p, least in zip("xy", row, bounds, strict=True) if p >= least] for row in probabilities]
+
+
 def test_several_labels_are_learned_each_by_itself(several):
     found = train_head(several, TrainHead(training=Training(epochs=100)))
     assert (found.manifest.details["type"], found.manifest.details["classes"]) == ("classes", ["x", "y"])
@@ -311,9 +318,13 @@ def test_several_labels_are_learned_each_by_itself(several):
     assert found.manifest.verdict.startswith("better than guessing from the training labels: micro_f1")
     rows = predictions(found)
     probabilities = np.array(rows["probabilities"])
-    assert rows["predicted"] == [[name for name, p in zip("xy", row, strict=True) if p >= 0.5] for row in probabilities]
+    bounds = found.manifest.details["decision"]  # each label has the threshold that suits the validation rows
+    assert len(bounds) == 2 and bounds != [0.5, 0.5]
+    assert rows["predicted"] == above(probabilities, bounds)
+    plain = predictions(train_head(several, TrainHead(decide_by="accuracy", training=Training(epochs=100))))
+    assert plain["predicted"] == above(plain["probabilities"], [0.5, 0.5])
     truth = np.array([[name in labels for name in "xy"] for labels in rows["label"]])
-    for name, metric in metrics.of_classes(truth, probabilities).items():
+    for name, metric in metrics.of_classes(truth, probabilities, np.array(bounds)).items():
         assert found.manifest.metrics[name].value == pytest.approx(metric.value, rel=1e-5), name
     assert {len(labels) for labels in rows["label"]} == {0, 1, 2}
 

@@ -295,7 +295,7 @@ def test_early_stopping_restores_the_best_weights(tmp_path):
 
 def test_the_best_weights_outlive_an_interruption_after_their_epoch(tmp_path):
     ones = np.ones((8, 1), np.float32)
-    settings = Training(epochs=100, patience=5, batch_size=8, optimizer="adamw", learning_rate=0.1, checkpoint_share=1)
+    settings = SHORT.model_copy(update={"epochs": 100, "patience": 5, "batch_size": 8, "learning_rate": 0.1})
 
     def run(folder, dies=None):
         model = line()
@@ -346,7 +346,7 @@ def test_too_large_a_learning_rate_stops_the_run_with_its_rate(tmp_path):
 def test_a_validation_loss_that_is_not_finite_stops_the_run_too(tmp_path):
     broken = TARGETS[:30].copy()
     broken[3] = np.nan
-    with pytest.raises(UserError, match=r"the validation loss became nan at the end of epoch 1, on 1 of .* rows \(3\); .*look for rows"):
+    with pytest.raises(UserError, match=r"the validation loss became nan at the end of epoch 1, on 1 of .* \(3\); .*look for rows"):
         train(tmp_path, validation=rows(INPUTS[:30], broken))
 
 

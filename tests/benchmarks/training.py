@@ -66,10 +66,8 @@ def ours(network, share):
         return keras.ops.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
 
     problem = Problem(model, loss, Rows.of(inputs, targets), Rows.of(inputs[:1000], targets[:1000]))
-    every = 10**9 if share is None else 50
-    settings = Training(
-        optimizer="adamw", learning_rate=1e-3, epochs=epochs, patience=None, checkpoint_every=every, checkpoint_share=share or 1e-9
-    )
+    saved = {"checkpoint_every": 50 if share else 10**9, "checkpoint_share": share or 1e-9}
+    settings = Training(optimizer="adamw", learning_rate=1e-3, epochs=epochs, patience=None, **saved)
     ends = []
     with tempfile.TemporaryDirectory() as folder:
         fit(Trainer(problem, settings), 0, Path(folder), lambda run: ends.append(time.perf_counter()))
@@ -87,7 +85,8 @@ def main():
                 saving.append(pair[1])
         for words, ratios in (("", plain), (" with checkpoints", saving)):
             low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-            print(f"{network.__name__}{words}: {middle:.2f} of model.fit's time ({low:.2f} to {high:.2f}, {ROUNDS} rounds)", flush=True)
+            spread = f"({low:.2f} to {high:.2f}, {ROUNDS} rounds)"
+            print(f"{network.__name__}{words}: {middle:.2f} of model.fit's time {spread}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""The training step: devices that share a batch, and state that is given back."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from embedkit import Training, engines
+from embedkit.batches import Rows, batch_of
+from embedkit.trainer import Problem, Trainer
+
+DEVICES = """
+import json, sys, tempfile
+from pathlib import Path
+from embedkit.engines import load_frameworks
+load_frameworks()
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
+import numpy as np
+from embedkit import Training, engines
+from embedkit.training import Problem, Rows, Trainer, fit
+engines.start_keras(0)
+import keras
+
+generator = np.random.default_rng(0)
+inputs = generator.normal(size=(100, 8)).astype("float32")
+targets = (inputs[:, :3].argmax(axis=1)).astype("int32")
+weights = generator.uniform(0.5, 1.5, 100).astype("float32")
+vectors = keras.Input((8,))
+model = keras.Model(vectors, keras.layers.Dense(3)(keras.layers.Dense(16, activation="tanh")(vectors)))
+
+def loss(targets, outputs):
+    return keras.ops.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
+
+found = []
+for more in ({}, {"clip_norm": 0.05}, {"accumulate": 2}, {"average": 0.5, "weight_decay": 0.1}):
+    keras.utils.set_random_seed(1)
+    fresh = keras.models.clone_model(model)
+    settings = Training(epochs=3, batch_size=32, optimizer="adamw", learning_rate=0.01, devices="all", **more)
+    rows = Rows.of(inputs, targets, weights=weights)
+    trainer = Trainer(Problem(fresh, loss, rows, rows), settings)
+    with tempfile.TemporaryDirectory() as folder:
+        run = fit(trainer, 0, Path(folder))
+    losses = [[entry["loss"], entry["validation_loss"]] for entry in run.history]
+    found.append({"losses": losses, "weights": np.concatenate([w.ravel() for w in fresh.get_weights()]).tolist()})
+print(json.dumps({"replicas": trainer.replicas, "found": found}))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_devices():
+    """What runs of the same global batch came to on one, two and four virtual devices."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", DEVICES, str(count)], stdout=subprocess.PIPE, text=True, env=environment)
+        for count in (1, 2, 4)
+    ]
+    return [json.loads(process.communicate()[0]) for process in processes]
+
+
+def test_several_devices_make_the_steps_of_one(on_devices):
+    one, *several = on_devices
+    assert [run["replicas"] for run in on_devices] == [1, 2, 4]
+    for more in several:
+        for ours, theirs in zip(more["found"], one["found"], strict=True):
+            assert np.allclose(ours["losses"], theirs["losses"], rtol=1e-5)
+            assert np.allclose(ours["weights"], theirs["weights"], atol=1e-4)
+
+
+def problem(dropout=0.5):
+    """A network with a random layer, on rows of numbers."""
+    engines.start_keras(0)
+    import keras
+
+    generator = np.random.default_rng(0)
+    inputs, targets = generator.normal(size=(40, 4)).astype(np.float32), generator.normal(size=(40, 1)).astype(np.float32)
+    vectors = keras.Input((4,))
+    model = keras.Model(vectors, keras.layers.Dense(1)(keras.layers.Dropout(dropout)(keras.layers.Dense(8)(vectors))))
+    rows = Rows.of(inputs, targets)
+    return Problem(model, lambda targets, outputs: keras.ops.mean(keras.ops.square(targets - outputs), axis=-1), rows, rows)
+
+
+SETTINGS = Training(epochs=2, batch_size=16, optimizer="adamw", learning_rate=0.01)
+
+
+def test_what_a_step_changes_is_given_back_with_every_random_generator():
+    trainer = Trainer(problem(), SETTINGS)
+    batch = batch_of(trainer.problem.train, np.arange(16), trainer.specs)
+    trainer.step(batch, 0.01)
+    before, states = trainer.digest(), (random.random(), np.random.random())
+    random.seed(5)
+    np.random.seed(5)
+    with trainer.untouched() as digest:
+        first = float(trainer.step(batch, 0.1)[0])
+        random.random()
+        np.random.random()
+        assert trainer.digest() != digest
+    assert trainer.digest() == digest != before
+    assert float(trainer.step(batch, 0.1)[0]) == first  # the dropout of that step too
+    assert states != (random.random(), np.random.random())
+
+
+def test_a_check_that_leaves_something_changed_is_found_out():
+    import keras
+
+    trainer = Trainer(problem(), SETTINGS)
+    keras.random.normal((2,))  # from the generator behind unseeded layers
+    with pytest.raises(RuntimeError, match="a check before the run changed the model, the optimizer or a random generator"):
+        with trainer.untouched():
+            keras.random.normal((2,))
+
+
+def test_a_calm_step_is_without_dropout():
+    trainer = Trainer(problem(), SETTINGS)
+    batch = batch_of(trainer.problem.train, np.arange(16), trainer.specs)
+    with trainer.untouched():
+        calm = float(trainer.step(batch, 0.0, calm=True)[0])
+    assert calm == pytest.approx(trainer.losses(batch).mean(), rel=1e-5)
+    assert float(trainer.step(batch, 0.0)[0]) != pytest.approx(calm, rel=1e-3)
+
+
+def test_the_losses_of_a_step_are_one_a_row_in_their_order():
+    trainer = Trainer(problem(dropout=0), SETTINGS)
+    batch = batch_of(trainer.problem.train, np.arange(16), trainer.specs)
+    expected = trainer.losses(batch)
+    for pieces in (1, 3):
+        split = Trainer(problem(dropout=0), SETTINGS.model_copy(update={"accumulate": pieces}))
+        value, losses = split.step(batch, 0.0)
+        assert np.allclose(losses.numpy(), expected, rtol=1e-5)
+        assert float(value) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_penalties_of_layers_move_the_weights_and_are_no_part_of_the_loss():
+    engines.start_keras(0)
+    import keras
+
+    vectors = keras.Input((1,))
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(1.0))
+    ones = np.ones((4, 1), np.float32)
+    rows = Rows.of(ones, ones)
+    given = Problem(keras.Model(vectors, layer(vectors)), lambda t, o: keras.ops.mean(keras.ops.square(t - o), axis=-1), rows, rows)
+    trainer = Trainer(given, SETTINGS.model_copy(update={"optimizer": "sgd", "accumulate": 2}))
+    value, _ = trainer.step(batch_of(rows, np.arange(4), trainer.specs), 0.1)
+    assert float(value) == 0.0  # the weight is 1, as it should be
+    assert layer.kernel.numpy()[0, 0] == pytest.approx(1 - 0.1 * 2 * 1.9)  # Nesterov's first step is 1.9 gradients long

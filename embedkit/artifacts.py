@@ -103,6 +103,11 @@ class Manifest(BaseModel):
         return body.replace(b"0" * 64 + b'"\n}\n', hashlib.sha256(body).hexdigest().encode() + b'"\n}\n')
 
     @property
+    def checks(self) -> dict[str, str]:
+        """What each check before a training run found, as a line."""
+        return {name: check["line"] for name, check in (self.decisions.get("preflight") or {}).items()}
+
+    @property
     def content(self) -> str:
         """SHA-256 over the names and checksums of the files: two artifacts with the same files have the same content."""
         lines = sorted(f"{file.sha256} {file.path}\n" for file in self.files)

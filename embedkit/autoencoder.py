@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from embedkit import engines, images, metrics, progress
+from embedkit import augmentation, engines, images, metrics, progress
 from embedkit.artifacts import Artifact, Images, Metric
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
@@ -48,6 +48,8 @@ class PretrainAutoencoder(Seeded):
     """Shape of the network."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Deviation of the noise that is put on pixels (0 to 1) in training and has to be taken off again (Vincent et al. 2008)."""
+    augment: augmentation.Images = ("none",)
+    """How training pictures are changed before they are drawn again: `none`, `light`, `strong`, or names of single changes."""
     training: Training = Training()
     """How long and how fast it learns."""
 
@@ -82,6 +84,13 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
 
     training = resolve(settings.training, linear=False, epochs=EPOCHS)
     problem = Problem(whole, loss, data(train), data(validation))
+    if layers := augmentation.layers(settings.augment, settings.seed):
+
+        def augment(shown: Any, _: Any) -> tuple[Any, Any]:
+            changed = augmentation.apply(layers, shown)
+            return changed, changed
+
+        problem.augment, problem.state = augment, [variable for layer in layers for variable in layer.variables]
     learned = learn(out, problem, training, settings.seed)
     facts = EncoderFacts(
         modality="images",

@@ -13,6 +13,7 @@ import numpy as np
 from embedkit import metrics
 from embedkit.batches import Batch, Rows, batch_of, parts_of, stream, training_stream
 from embedkit.settings import UserError
+from embedkit.sizes import sizes
 from embedkit.splits import hash64, occurrences
 from embedkit.trainer import DEFAULT_RATES, Trainer, infinite
 
@@ -47,6 +48,8 @@ def preflight(trainer: Trainer, seed: int) -> dict[str, dict[str, Any]]:
         for name, check in checks.items():
             with trainer.untouched():
                 found[name] = check(trainer, seed)
+        if trainer.settings.thorough:
+            found["sizes"] = sizes(trainer)
     return found | {"untouched": {"sha256": digest, "line": f"model, optimizer and random generators are as before: {digest[:16]}"}}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from embedkit import builtin
 from embedkit.settings import PositiveIntOrNone, Settings, UserError, not_among
@@ -42,13 +42,17 @@ class Record:
     problem: str | None = None
 
 
+def _tab(value: object) -> object:
+    return "\t" if value == "\\t" else value  # as a shell writes it
+
+
 class ReadFiles(Settings):
     """How files of rows are read."""
 
     column_names: tuple[str, ...] = ()
     """Names of the columns of a csv or tsv file that has no header line; its first line is then a row."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """What separates the columns; by default a tab in .tsv, a comma in .csv (or `;` where the header has no comma)."""
+    delimiter: Annotated[str, BeforeValidator(_tab), Field(min_length=1, max_length=1)] | None = None
+    """What separates the columns, `\\t` for a tab; by default a tab in .tsv, a comma in .csv (or `;` where the header has none)."""
     quoted: bool | None = None
     """Whether `"` quotes a column of csv or tsv; by default yes for .csv and no for .tsv, where GLUE's files use it as a letter."""
     encoding: str = "utf-8"

@@ -23,6 +23,7 @@ def markdown(artifact: Artifact) -> str:
             lines.append(f"| {name} | {metric.value:.4g} | {error} | {metric.n:,} |")
         lines.append("")
     lines += [f"- {note}" for note in manifest.notes]
+    lines += [f"- checked: {line}" for line in manifest.checks.values()]
     rows = "" if manifest.rows is None else f"{manifest.rows:,} rows, "
     lines += ["", f"{rows}{manifest.seconds:,.1f} s, peak memory {manifest.peak_memory_bytes / 1e9:.2f} GB", ""]
     for file in manifest.files:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from embedkit.artifacts import DRAFTS, Artifact, prunable, remove, root_at, scan
+from embedkit.artifacts import DRAFTS, Artifact, Manifest, prunable, remove, root_at, scan
 from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
 from embedkit.reports import bars
@@ -98,13 +98,23 @@ def show(reference: str, root: Path | None, as_json: bool) -> None:
         line("note", note)
     for name, value in _flat(manifest.settings).items():
         line(f"--{name.replace('_', '-')}", value)
-    for name, value in manifest.decisions.items():
-        line(f"decided {name}", value)
+    for name, value in _decided(manifest).items():
+        line(name, value)
     for name, value in manifest.details.items():
         text = json.dumps(value, ensure_ascii=False)
         line(name, text if len(text) <= 200 else text[:200] + " ...")
+    for name, value in manifest.timings.items():
+        line(name.replace("_", " "), value)
     line("files", f"{len(manifest.files)} in {artifact.path}, {size(total_bytes(artifact))}")
+    if any(file.path.startswith("tensorboard/") for file in manifest.files):
+        line("curves", f"pip install tensorboard && tensorboard --logdir {artifact / 'tensorboard'}")
     console().print(table)
+
+
+def _decided(manifest: Manifest) -> dict[str, str]:
+    """What was decided, and the line of each check before a run."""
+    decided = {f"decided {name}": str(value) for name, value in manifest.decisions.items() if name != "preflight"}
+    return decided | {f"checked {name.replace('_', ' ')}": line for name, line in manifest.checks.items()}
 
 
 def _moment(created: str) -> str:
@@ -181,7 +191,7 @@ def _facts(artifact: Artifact) -> dict[str, str]:
     facts |= {given.role: given.ref for given in manifest.inputs}
     facts |= {"source": json.dumps(manifest.source)} if manifest.source else {}
     facts |= {f"--{name.replace('_', '-')}": str(value) for name, value in _flat(manifest.settings).items()}
-    facts |= {f"decided {name}": str(value) for name, value in manifest.decisions.items()}
+    facts |= _decided(manifest)
     facts |= {name: str(value) for name, value in _flat(manifest.environment).items()}
     return facts | {"seconds": f"{manifest.seconds:.1f}", "content": manifest.content[:16]}
 

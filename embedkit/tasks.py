@@ -24,7 +24,8 @@ class Task:
     """What is to be predicted: targets of all rows, and how outputs become predictions.
 
     `targets` is (rows,) int for class, (rows, labels) float for classes, (rows, 1) float for number, standardised.
-    `decision` holds the weights of the classes, or the thresholds of the labels, by which is decided; (outputs,).
+    `numbers` are the labels themselves, (rows,) float64. `decision` holds the weights of the classes, or the thresholds of the
+    labels, by which is decided; (outputs,).
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Task:
     targets: np.ndarray
     location: float = 0.0
     scale: float = 1.0
+    numbers: np.ndarray | None = None
     decision: np.ndarray | None = None
 
     @property
@@ -102,7 +104,7 @@ class Task:
     def truth(self, rows: np.ndarray) -> np.ndarray:
         """What is true of these rows: (rows,) int, (rows, labels) bool, or (rows,) numbers in the label's unit."""
         if self.kind == "number":
-            return self.targets[rows, 0].astype(np.float64) * self.scale + self.location
+            return self.targets[rows, 0] * self.scale + self.location if self.numbers is None else self.numbers[rows]
         return self.targets[rows] if self.kind == "class" else self.targets[rows] > 0.5
 
     def decided(self, predicted: np.ndarray) -> np.ndarray:
@@ -175,7 +177,7 @@ def task_of(dataset: str, labels: pa.Array, train: np.ndarray) -> Task:
         if scale == 0.0:
             raise UserError(f"the training labels of {dataset} don't differ; there is nothing to predict")
         targets = ((numbers - known.mean()) / scale).astype(np.float32)[:, None]
-        return Task("number", [], targets, float(known.mean()), scale)
+        return Task("number", [], targets, float(known.mean()), scale, numbers)
     several = pa.types.is_list(labels.type)
     names = ordered({name for value in values if value is not None for name in (value if several else [value])})
     if not names:

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from embedkit.settings import UserError, not_among
@@ -30,6 +30,10 @@ SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n}\n\Z')
 DRAFTS = ".drafts"
 INPUTS = "inputs.json"
 """In a draft: the references of what it is being made from."""
+
+
+def _nothing(value: object) -> bool:
+    return value is None
 
 
 class Metric(BaseModel):
@@ -44,8 +48,8 @@ class Metric(BaseModel):
     value: float
     n: int
     standard_error: float | None = None
-    spread: float | None = None
-    seeds: int | None = None
+    spread: float | None = Field(default=None, exclude_if=_nothing)
+    seeds: int | None = Field(default=None, exclude_if=_nothing)
 
     def __str__(self) -> str:
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"

@@ -14,11 +14,11 @@ from embedkit import metrics
 from embedkit.batches import Batch, Rows, batch_of, parts_of, stream, training_stream
 from embedkit.settings import UserError
 from embedkit.sizes import sizes
-from embedkit.splits import hash64, occurrences
+from embedkit.splits import hash64
 from embedkit.trainer import DEFAULT_RATES, Trainer, infinite
 
 FITTED = 0.1
-"""One batch counts as overfitted when its loss fell to this share of what it was."""
+"""One batch counts as overfitted when its loss fell to this share of what it was, where the problem names no other bound."""
 OVERFIT_STEPS = 150
 OVERFIT_RATES = (1.0, 0.3, 3.0, 0.1, 10.0)
 """Times the run's learning rate, tried in turn: the check is of model, loss and rows, not of the rate."""
@@ -76,7 +76,8 @@ def overfit_one_batch(trainer: Trainer, seed: int) -> dict[str, Any]:
     chosen = _different(rows, seed, min(trainer.problem.separable, trainer.settings.batch_size))
     batch = batch_of(rows, chosen, trainer.specs)
     before = float(trainer.losses(batch).mean())
-    bound, best = FITTED * before, before
+    bound = trainer.problem.bound(rows.batch(chosen)[1]) if trainer.problem.bound else FITTED * before
+    best = before
     ids = [int(rows.ids[row]) if rows.ids is not None else int(row) for row in chosen]
     found: dict[str, Any] = {"rows": len(chosen), "ids": ids, "loss_before": before, "bound": bound}
     for factor in OVERFIT_RATES:
@@ -220,19 +221,27 @@ def _zeroed(rows: Rows) -> Rows:
 
 
 def _different(rows: Rows, seed: int, most: int) -> np.ndarray:
-    """A few rows with different inputs, and as many different targets as there are."""
+    """A few rows with as many different targets as there are, and inputs that are as far from each other as rows here are.
+
+    Raises:
+        UserError: when an input is not finite.
+    """
     import tensorflow as tf
 
-    candidates = np.unique(rows.epoch(seed, 0)[:SAMPLE // 4])
-    def hashes(side: Any) -> list[int]:
-        lines = zip(*tf.nest.flatten(side), strict=True)
-        return [hash64(b"".join(np.ascontiguousarray(array).tobytes() for array in line)) for line in lines]
-
-    found = rows.batch(candidates)
-    for array in tf.nest.flatten(found[0]):
+    candidates = np.unique(rows.epoch(seed, 0)[: SAMPLE // 4])
+    inputs, targets = rows.batch(candidates)
+    for array in tf.nest.flatten(inputs):
         if array.dtype.kind == "f" and not (finite := np.isfinite(array).reshape(len(array), -1).all(axis=1)).all():
             raise UserError(f"the inputs of row {rows.named(candidates[~finite])} are not finite; leave such rows out or mend them")
-    inputs, targets = map(hashes, found)
-    first = np.sort(np.unique(inputs, return_index=True)[1])
-    order = np.argsort(occurrences(np.array(targets)[first]), kind="stable")
-    return np.sort(candidates[first[order][:most]])
+    flat = np.concatenate([array.reshape(len(array), -1).astype(np.float32) for array in tf.nest.flatten(inputs)], axis=1)
+    lines = zip(*tf.nest.flatten(targets), strict=True)
+    names = np.array([hash64(b"".join(np.asarray(one).tobytes() for one in line)) for line in lines])
+    chosen = [0]
+    while len(chosen) < most:
+        nearest = np.min([np.square(flat - flat[row]).sum(axis=1) for row in chosen], axis=0)
+        counts = {name: int((names[chosen] == name).sum()) for name in np.unique(names[nearest > 0])}
+        if not counts:
+            break
+        rarest = np.isin(names, [name for name, count in counts.items() if count == min(counts.values())])
+        chosen.append(int(np.where(rarest, nearest, -1).argmax()))
+    return np.sort(candidates[chosen])

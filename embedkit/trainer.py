@@ -118,6 +118,7 @@ class Problem:
         target: value of the monitored measure at which the run ends.
         expected: mean loss that theory says of the untrained model, such as the entropy of the labels.
         separable: how many different rows the model can tell apart at least, which bounds the batch it is asked to overfit.
+        bound: from the targets of a batch to the loss below which it counts as overfitted; by default a tenth of the first loss.
     """
 
     model: Any
@@ -131,6 +132,7 @@ class Problem:
     target: float | None = None
     expected: float | None = None
     separable: int = 16
+    bound: Callable[[Any], float] | None = None
 
 
 class Trainer:

@@ -38,13 +38,17 @@ def test_a_sound_run_passes_every_check_and_is_as_it_was_before():
     before = given.digest()
     found = preflight(given, 0)
     assert given.digest() == before == found["untouched"]["sha256"]
-    assert list(found) == ["initial_loss", "overfit_one_batch", "zeroed_inputs", "learning_rate", "shuffled_labels", "untouched"]
+    names = ["initial_loss", "overfit_one_batch", "zeroed_inputs", "learning_rate", "shuffled_labels", "sizes", "untouched"]
+    assert list(found) == names
     assert found["initial_loss"]["as_expected"] and found["zeroed_inputs"]["inputs_matter"]
     assert found["shuffled_labels"]["as_chance"]
     assert found["overfit_one_batch"]["loss"] <= found["overfit_one_batch"]["bound"] < found["overfit_one_batch"]["loss_before"]
     assert all(check["line"] for check in found.values())
     assert json.loads(json.dumps(found)) == found
-    assert preflight(trainer(settings=given.settings), 0) == found  # the same call gives the same numbers
+    again = preflight(trainer(settings=given.settings), 0)  # the same call gives the same numbers, but where time is measured
+    assert {name: check for name, check in again.items() if name != "sizes"} == {
+        name: check for name, check in found.items() if name != "sizes"
+    }
 
 
 def test_the_first_loss_is_held_against_the_entropy_of_the_labels():

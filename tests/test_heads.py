@@ -5,6 +5,7 @@ Rows are texts that spell their own vectors, such as `0.5 -1.25 3`, so that data
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from embedkit import (
     Embed,
     ImportEncoder,
     LoadImages,
+    LoadTable,
     LoadTexts,
     Settings,
     TrainHead,
@@ -26,7 +28,9 @@ from embedkit import (
     engines,
     import_encoder,
     load_images,
+    load_table,
     load_texts,
+    make_control,
     metrics,
     train_head,
 )
@@ -34,6 +38,7 @@ from embedkit.artifacts import Dataset, EncoderArtifact, remove
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import read_vectors, write_vectors
 from embedkit.heads import _build
+from embedkit.labels import Neutral
 from embedkit.leaks import record_fitted
 from embedkit.readers import ReadFiles
 from embedkit.stages import Draft, Facts, stage
@@ -292,6 +297,232 @@ def test_a_class_or_label_without_a_training_row_starts_at_half_a_row():
     several = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
     shown, _ = started(Task("classes", ["always", "never"], several))
     assert shown[0] == pytest.approx([7 / 8, 1 / 8], abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["class", "classes", "number"])
+def test_an_untrained_head_starts_at_the_entropy_of_its_labels(task):
+    random = np.random.default_rng(0)
+    rows = np.arange(50)
+    given = {
+        "class": Task("class", ["a", "b", "c"], random.choice(3, 50, p=[0.7, 0.2, 0.1]).astype(np.int32)),
+        "classes": Task("classes", ["a", "b"], (random.random((50, 2)) < [0.9, 0.2]).astype(np.float32)),
+        "number": Task("number", [], random.normal(size=(50, 1)).astype(np.float32), 7.0, 2.0),
+    }[task]
+    prior = given.prior(rows)
+    outputs = np.tile(given.bias(prior, 50).astype(np.float32), (50, 1))
+    mean = float(np.mean(given.loss()(keras.ops.convert_to_tensor(given.targets), keras.ops.convert_to_tensor(outputs))))
+    assert given.entropy(rows, prior) == pytest.approx(mean, rel=1e-5)
+    if task != "number":  # an unbiased start costs what theory says: the divergence of the prior from even odds
+        even = float(np.mean(given.loss()(keras.ops.convert_to_tensor(given.targets), keras.ops.zeros_like(outputs))))
+        shares = np.stack([prior, 1 - prior]) if task == "classes" else prior[None]
+        odds = 2 if task == "classes" else 3
+        assert even - mean == pytest.approx(float(np.sum(shares * np.log(shares * odds))), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_first_loss_on_symbols_is_lower_by_what_theory_says():
+    symbols = load_table("builtin:symbols", LoadTable(label_column="kind", label_type="class", files=ReadFiles(limit=3000)))
+    found = train_head(embed(symbols, make_control(symbols)), TrainHead(training=Training(epochs=1)))
+    first = found.manifest.decisions["preflight"]["initial_loss"]
+    counts = np.array(list(Counter(read_rows(symbols)["label"].to_pylist()).values()))
+    entropy = -np.sum(counts / counts.sum() * np.log(counts / counts.sum()))
+    assert first["expected"] == pytest.approx(entropy, abs=0.05) and first["expected"] < 0.9 * np.log(len(counts))
+    assert first["as_expected"] and first["loss"] == pytest.approx(first["expected"], abs=4 * first["standard_error"])
+
+
+# Rare classes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rare(place):
+    """Digits in eight numbers each; one in ten is an eight, and some others look like it."""
+    from sklearn.datasets import load_digits
+    from sklearn.decomposition import PCA
+
+    pixels, digits = load_digits(return_X_y=True)
+    numbers = PCA(8, random_state=0).fit_transform(pixels) / 10
+    return vectors_of(dataset(place / "rare.tsv", numbers, ["eight" if digit == 8 else "other" for digit in digits], root=place))
+
+
+@pytest.fixture(scope="module")
+def unbalanced(rare):
+    return train_head(rare).manifest.metrics
+
+
+CHAINS = [("weights",), ("oversample",), ("undersample",), ("interpolate",), ("undersample", "oversample", "weights")]
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+def test_a_rebalanced_head_finds_the_rare_class_and_keeps_its_probabilities(rare, unbalanced, chain):
+    found = train_head(rare, TrainHead(rebalance=chain, training=Training(preflight=False)))
+    ours = found.manifest.metrics
+    assert ours["balanced_accuracy"].value > unbalanced["balanced_accuracy"].value + 0.1
+    assert ours["log_loss"].value < unbalanced["log_loss"].value + 0.01  # the true prior was put back
+    assert ours["ece"].value < unbalanced["ece"].value + 0.03
+    assert len(found.manifest.details["decision"]) == 2
+    assert found.manifest.verdict.startswith("better than guessing from the training labels: balanced_accuracy")
+    _, _, (inputs, labels) = split_of(rare)
+    model = keras.models.load_model(found / "model.keras")
+    decided = (model.predict(inputs, verbose=0) * found.manifest.details["decision"]).argmax(axis=1)
+    assert list(np.array(["eight", "other"])[decided]) == predictions(found)["predicted"]
+
+
+def test_what_is_decided_by_can_be_chosen_without_rebalancing(rare, unbalanced):
+    found = train_head(rare, TrainHead(decide_by="balanced_accuracy")).manifest.metrics
+    assert found["balanced_accuracy"].value > unbalanced["balanced_accuracy"].value + 0.1
+    assert found["log_loss"] == unbalanced["log_loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rebalance": ("weights",)}, "rebalance is for one class a row, but the labels of .* are number; leave it out"),
+        ({"mixup": 0.2}, "mixup mixes classes, but the labels of .* are number; leave it out"),
+        ({"decide_by": "macro_f1"}, "decide_by macro_f1 is for classes, but the labels of .* are number; leave it out"),
+        ({"target_error": 0.1}, "target_error is for surrogates; set purpose to surrogate, or leave it out"),
+    ],
+)
+def test_what_is_for_classes_or_surrogates_is_refused_elsewhere(line, settings, words):
+    with pytest.raises(UserError, match=words):
+        train_head(line, TrainHead(**settings))
+
+
+def test_mixed_rows_with_weights_are_refused(rare):
+    with pytest.raises(UserError, match="mixed rows have no weight of their own; take oversample instead of weights"):
+        train_head(rare, TrainHead(mixup=0.2, rebalance=("weights",)))
+
+
+# Noise, seeds, epochs -----------------------------------------------------------------------------------------------
+
+
+def test_mixing_and_swapping_keep_a_large_head_from_learning_few_rows_by_heart(place):
+    inputs, labels = clouds(240, 2, apart=1.2)
+    few = vectors_of(dataset(place / "few.tsv", inputs, labels, root=place))
+    long = Training(epochs=150, patience=None, preflight=False, monitor="accuracy", learning_rate=0.01)
+    found = {
+        name: train_head(few, TrainHead(hidden=(64,), training=long, **more))
+        for name, more in {"plain": {}, "mixed": {"mixup": 0.5}, "swapped": {"swap_noise": 0.2}}.items()
+    }
+    last = {name: json.loads((one / "history.json").read_text())[-1] for name, one in found.items()}
+    for name in ("mixed", "swapped"):
+        assert last[name]["loss"] > last["plain"]["loss"] + 0.02  # training rows are harder
+        assert last[name]["validation_loss"] < last["plain"]["validation_loss"]  # others are easier
+
+
+def test_several_seeds_give_means_with_their_spread_and_the_first_head_is_kept(corners, place):
+    settings = TrainHead(hidden=(8,), training=Training(epochs=5, preflight=False))
+    single = [train_head(corners, settings.model_copy(update={"seed": seed})) for seed in (3, 4, 5)]
+    several = train_head(corners, settings.model_copy(update={"seed": 3, "seeds": 3}))
+    for name in ("accuracy", "log_loss"):
+        values, found = [one.manifest.metrics[name].value for one in single], several.manifest.metrics[name]
+        assert found.value == pytest.approx(np.mean(values)) and found.spread == pytest.approx(np.std(values, ddof=1))
+        assert (found.seeds, found.n) == (3, single[0].manifest.metrics[name].n) and "3 seeds ±" in str(found)
+    assert (several / "model.keras").read_bytes() == (single[0] / "model.keras").read_bytes()
+
+
+def test_many_more_epochs_say_where_their_gain_ended(corners):
+    found = train_head(corners, TrainHead(training=Training(epochs=10, epochs_factor=5, preflight=False)))
+    assert found.manifest.details["epochs"] == 50
+    ended = found.manifest.details["course"]["gain_ended"]
+    assert found.manifest.details["best_epoch"] == ended
+    note = next(note for note in found.manifest.notes if "the gain of more epochs" in note)
+    assert note.startswith(f"the gain of more epochs ended at epoch {ended} of 50; the {50 - ended} after it brought nothing")
+
+
+# Neutral rows -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def voted(place):
+    """Points between two corners, labelled by five voters each; near the middle they disagree, and the label is a coin's."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(400, 4))
+    inputs[:, 0] = random.uniform(-2, 2, 400)
+    votes = random.binomial(5, 1 / (1 + np.exp(-3 * inputs[:, 0])))
+    labels = ["yes" if count > 2 else "no" for count in votes]
+    lines = [
+        f"{' '.join(f'{number:.4f}' for number in row)}\t{label}\t[{count}, {5 - count}]\n"
+        for row, label, count in zip(inputs, labels, votes, strict=True)
+    ]
+    (place / "voted.tsv").write_text("text\tlabel\tvotes\n" + "".join(lines))
+    settings = LoadTexts(neutral=Neutral(votes_column="votes", min_agreement=0.9))
+    return vectors_of(load_texts(place / "voted.tsv", settings, root=place))
+
+
+def test_neutral_rows_are_left_out_of_training_and_prelabelled_by_their_doubt(voted):
+    rows = read_rows(voted.inputs["dataset"])
+    neutral, split = rows["neutral"].to_numpy(), np.array(rows["split"].to_pylist())
+    ours, all_of_them = train_head(voted), train_head(voted, TrainHead(neutral="learn"))
+    assert ours.manifest.details["used"]["train"] == int((~neutral & (split == "train")).sum())
+    assert all_of_them.manifest.details["used"]["train"] == int((split == "train").sum())
+    assert ours.manifest.rows == all_of_them.manifest.rows == int((split == "test").sum())  # measured on all the same
+    left = int((neutral & (split != "test")).sum())
+    assert f"{left:,} neutral rows were left out of training" in ours.manifest.notes
+    fitted = pq.read_table(ours / "fitted.parquet")["id"].to_pylist()
+    assert not set(fitted) & set(rows["id"].to_numpy()[neutral].tolist())
+    review = pq.read_table(ours / "review.parquet").to_pydict()
+    assert sorted(review["id"]) == sorted(rows["id"].to_numpy()[neutral].tolist())
+    assert review["doubt"] == sorted(review["doubt"], reverse=True) and set(review["proposed"]) <= {"yes", "no"}
+    assert "still neutral" in (ours / "review.html").read_text()
+    assert ours.manifest.metrics["clear_accuracy"].value > ours.manifest.metrics["accuracy"].value
+
+
+def test_where_all_training_rows_are_neutral_nothing_is_trained(place):
+    lines = "".join(f"{row}.0 1.0\t{'ab'[row % 2]}\tyes\n" for row in range(40))
+    (place / "unsure.tsv").write_text("text\tlabel\tunsure\n" + lines)
+    unsure = load_texts(place / "unsure.tsv", LoadTexts(neutral=Neutral(column="unsure")), root=place)
+    with pytest.raises(UserError, match="has no labelled train rows left beside the neutral ones; label some"):
+        train_head(vectors_of(unsure))
+
+
+# Surrogates ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulation(place):
+    """What a formula says of 200 pairs of numbers."""
+    grid = np.random.default_rng(0).uniform(-1, 1, (200, 2))
+    lines = "".join(f"{x:.5f},{y:.5f},{10 + 5 * np.sin(3 * x) * y:.5f}\n" for x, y in grid)
+    (place / "formula.csv").write_text("x,y,z\n" + lines)
+    table = load_table(place / "formula.csv", LoadTable(label_column="z", label_type="number"), root=place)
+    return embed(table, make_control(table))
+
+
+def test_a_surrogate_learns_every_row_to_the_target_error_and_calls_nothing_generalisation(simulation):
+    settings = TrainHead(purpose="surrogate", target_error=0.2, hidden=(64, 64), training=Training(learning_rate=0.005))
+    found = train_head(simulation, settings)
+    manifest, rows = found.manifest, predictions(found)
+    errors = np.abs(np.array(rows["predicted"]) - rows["label"])
+    assert manifest.details["used"] == {"train": 200, "validation": 200, "test": 0} and len(errors) == 200
+    assert manifest.metrics["fitted_mae"].value == pytest.approx(errors.mean()) and errors.mean() <= 0.2
+    assert manifest.metrics["fitted_worst_error"].value == pytest.approx(errors.max())
+    assert all(name.startswith(("fitted_", "guessing_fitted_")) for name in manifest.metrics)
+    worst = manifest.details["worst"]
+    assert worst["id"] == rows["id"][int(errors.argmax())] and set(worst["columns"]) == {"x", "y"}
+    assert 10 + 5 * np.sin(3 * worst["columns"]["x"]) * worst["columns"]["y"] == pytest.approx(worst["label"], abs=1e-3)
+    assert manifest.verdict.startswith("the target error 0.2 on the rows it learned was reached: mean 0.")
+    assert manifest.verdict.endswith("of rows it has not learned this says nothing")
+    assert manifest.details["epochs"] < 2000  # it stopped there
+
+
+def test_a_target_error_that_is_missed_is_missed_by_a_number(simulation):
+    settings = TrainHead(purpose="surrogate", target_error=1e-6, training=Training(epochs=2, preflight=False))
+    manifest = train_head(simulation, settings).manifest
+    by = manifest.metrics["fitted_mae"].value - 1e-6
+    assert f"was missed by {by:.3g}: mean" in manifest.verdict and manifest.details["target_reached"] is False
+
+
+@pytest.mark.parametrize(
+    ("which", "settings", "words"),
+    [
+        ("corners", {}, "a surrogate predicts numbers, but the labels of .* are classes; load it with label_type number"),
+        ("simulation", {"dropout": 0.1}, "dropout is not for surrogates, which learn every row as it is; leave it out"),
+        ("simulation", {"swap_noise": 0.1}, "swap_noise is not for surrogates"),
+    ],
+)
+def test_what_makes_no_surrogate_is_refused(request, which, settings, words):
+    with pytest.raises(UserError, match=words):
+        train_head(request.getfixturevalue(which), TrainHead(purpose="surrogate", **settings))
 
 
 # Several labels, and numbers ----------------------------------------------------------------------------------------

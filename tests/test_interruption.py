@@ -33,9 +33,19 @@ from embedkit.autoencoder import ConvNet
 
 WORDS = "the a cat dog sat ran on mat moon red blue green".split()
 PARTS = 12
-HEAD = TrainHead(hidden=(8,), dropout=0.3, training=Training(epochs=40, patience=40, batch_size=16, checkpoint_every=2))
+LONG = Training(batch_size=16, patience=None, checkpoint_share=1, average=0.9, schedule="cosine")
+HEAD = TrainHead(
+    hidden=(8,),
+    dropout=0.3,
+    mixup=0.3,
+    swap_noise=0.1,
+    rebalance=("oversample",),
+    training=LONG.model_copy(update={"epochs": 40, "checkpoint_every": 2}),
+)
 PAINTER = PretrainAutoencoder(
-    network=ConvNet(side=8, dimension=6, channels=4), training=Training(epochs=25, patience=25, batch_size=16, checkpoint_every=1)
+    network=ConvNet(side=8, dimension=6, channels=4),
+    augment=("strong",),
+    training=LONG.model_copy(update={"epochs": 25, "checkpoint_every": 1}),
 )
 LAST = {"vectors": "reviews-tiny-bert", "classifier": "reviews-tiny-bert", "encoder": "photos-autoencoder"}
 

@@ -206,3 +206,49 @@ def test_what_was_published_is_reused_by_every_later_call(roots, history):
 
 def test_no_draft_is_left(roots, history):
     assert [path for path in (roots[0] / ".drafts").iterdir() if path.is_dir()] == []
+
+
+# Ten kills ------------------------------------------------------------------------------------------------------------
+
+ONE = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+import test_interruption as here
+here.run_long(sys.argv[1], sys.argv[2])
+"""
+
+
+def run_long(stage, root):
+    """One training stage, long enough to be killed ten times."""
+    if stage == "train_head":
+        longer = HEAD.training.model_copy(update={"epochs": 400, "checkpoint_every": 7})
+        return train_head("vectors/reviews-tiny-bert", HEAD.model_copy(update={"training": longer}), root=root)
+    longer = PAINTER.training.model_copy(update={"epochs": 150})
+    return pretrain_autoencoder("images/photos", PAINTER.model_copy(update={"training": longer}), root=root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["train_head", "pretrain_autoencoder"])
+def test_a_training_stage_killed_at_ten_random_moments_ends_with_the_bytes_of_an_undisturbed_one(roots, stage):
+    disturbed, undisturbed = roots
+    for root in roots:
+        embed("texts/reviews", "encoder/tiny-bert", Embed(rows_per_part=10), root=root)
+    expected = run_long(stage, undisturbed)
+    random, environment = np.random.default_rng(0), os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    seen = [0]
+    for _ in range(10):
+        command = [sys.executable, "-c", ONE, stage, str(disturbed)]
+        with (disturbed.parent / "messages.txt").open("ab") as messages:
+            process = subprocess.Popen(command, cwd=disturbed.parent, env=environment, stderr=messages)
+        moment = seen[-1] + random.integers(1, 20)
+        while process.poll() is None and max(steps(disturbed), default=0) < moment:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, (disturbed.parent / "messages.txt").read_text()
+        seen.append(max(steps(disturbed), default=0))
+    assert seen == sorted(seen) and len(set(seen)) >= 9  # they fell in different places
+    found = run_long(stage, disturbed)
+    assert files(found) == files(expected)
+    assert found.manifest.metrics == expected.manifest.metrics and found.manifest.details == expected.manifest.details

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from embedkit import Training, UserError, engines
+from embedkit import Training, UserError, augmentation, engines
 from embedkit.batches import training_stream
 from embedkit.checkpoints import Checkpoints
 from embedkit.training import Problem, Rows, Trainer, course, fit, learning_rate, resolve
@@ -549,3 +549,30 @@ def test_bfloat16_computes_and_float32_stays_the_type_of_the_weights(tmp_path):
     half, _ = train(tmp_path / "half", SHORT.model_copy(update={"precision": "bfloat16"}), model=model)
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert 1e-6 < np.abs(np.array(exact[0]) - half[0]).max() < 0.05
+
+
+def test_augmented_training_rows_teach_what_was_never_among_them(tmp_path):
+    from sklearn.datasets import load_digits
+
+    pixels, digits = load_digits(return_X_y=True)
+    pictures = np.pad(pixels.reshape(-1, 8, 8, 1).repeat(3, axis=3) * 16, ((0, 0), (2, 2), (2, 2), (0, 0))).astype(np.float32)
+    shifted = np.roll(pictures[1000:], 1, axis=2)
+
+    def loss(targets, outputs):
+        return keras.ops.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
+
+    right = {}
+    for name in ("none", "translation"):
+        engines.start_keras(0)
+        shown = keras.Input((12, 12, 3))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(shown))
+        model = keras.Model(shown, keras.layers.Dense(10)(keras.layers.Dense(64, activation="relu")(x)))
+        layers = augmentation.layers((name,), seed=0)
+        held = rows(pictures[800:1000], digits[800:1000].astype(np.int32))
+        more = {"state": [variable for layer in layers for variable in layer.variables]}
+        if layers:
+            more["augment"] = lambda inputs, targets, layers=layers: (augmentation.apply(layers, inputs), targets)
+        settings = Training(epochs=30, batch_size=64, optimizer="adamw", learning_rate=0.003, patience=None)
+        learn(tmp_path / name, model, rows(pictures[:800], digits[:800].astype(np.int32)), held, settings, loss=loss, **more)
+        right[name] = np.mean(model.predict(shifted, verbose=0).argmax(axis=1) == digits[1000:])
+    assert right["translation"] > right["none"] + 0.1

@@ -12,10 +12,11 @@ import numpy as np
 
 from embedkit import metrics
 from embedkit.batches import Batch, Rows, batch_of, parts_of, stream, training_stream
+from embedkit.schedules import DEFAULT_RATES
 from embedkit.settings import UserError
 from embedkit.sizes import sizes
 from embedkit.splits import hash64
-from embedkit.trainer import DEFAULT_RATES, Trainer, infinite
+from embedkit.trainer import Trainer, infinite
 
 FITTED = 0.1
 """One batch counts as overfitted when its loss fell to this share of what it was, where the problem names no other bound."""

@@ -5,6 +5,7 @@ Today there is one engine: the Keras model as a traced TensorFlow function in fl
 
 import contextlib
 import os
+import random
 import re
 import sys
 import tempfile
@@ -57,6 +58,22 @@ def start_keras(seed: int) -> None:
     keras.backend.clear_session()  # layer names count up through a process otherwise, and names are part of saved files
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed % 2**32)
+    # Keras draws first weights from Python's own generator, from which any other thread, such as Prefect's, may draw meanwhile.
+    _seed_generator().python_random = random.Random(seed % 2**32)
+
+
+def _seed_generator() -> Any:
+    from keras.src.random import seed_generator  # has no public name
+
+    return seed_generator
+
+
+def random_states() -> list[Any]:
+    """What Keras draws from behind layers that have no seed: the states of its generators."""
+    from keras.src.backend.common import global_state
+
+    behind = global_state.get_global_attribute("global_seed_generator")
+    return [_seed_generator().python_random.getstate(), None if behind is None else behind.state.numpy().tolist()]
 
 
 @contextlib.contextmanager
@@ -66,9 +83,11 @@ def own_keras() -> Iterator[None]:
     import keras
 
     kept = keras.config.floatx(), keras.config.dtype_policy(), keras.config.image_data_format()
+    generator = _seed_generator().python_random
     try:
         yield
     finally:
+        _seed_generator().python_random = generator
         keras.config.set_floatx(kept[0])
         keras.config.set_dtype_policy(kept[1])
         keras.config.set_image_data_format(kept[2])

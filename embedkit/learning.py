@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedkit import checks, reports
+from embedkit.schedules import DEFAULT_RATES, Training, course
 from embedkit.stages import Draft, write_json
-from embedkit.trainer import DEFAULT_RATES, Problem, Trainer, Training
-from embedkit.training import FALLING, Progress, course, fit
+from embedkit.trainer import Problem, Trainer
+from embedkit.training import Progress, fit, monitored_in
 
 log = logging.getLogger(__name__)
 WAITING = 0.2
@@ -64,9 +65,8 @@ def learn(out: Draft, problem: Problem, settings: Training, seed: int) -> Learne
         run = fit(trainer, seed, out.work / "checkpoints", events.write)
         events.write(run)  # a run that was finished before has no epoch to report
     write_json(out / "history.json", run.history)
-    reports.learning_curve(run.history, run.best_epoch, settings.monitor, out / "learning_curve.png")
-    sign = 1 if settings.monitor in FALLING else -1
-    seen = course([sign * entry[f"validation_{settings.monitor}"] for entry in run.history])
+    reports.learning_curve(run.history, run.best_epoch, settings.monitor, problem.measured_on, out / "learning_curve.png")
+    seen = course([monitored_in(entry, trainer) for entry in run.history])
     details = {
         "best_epoch": run.best_epoch,
         "epochs": run.epoch,

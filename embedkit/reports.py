@@ -61,13 +61,14 @@ def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     _save(figure, path)
 
 
-def learning_curve(history: list[dict[str, float]], best: int, monitor: str, path: Path) -> None:
+def learning_curve(history: list[dict[str, float]], best: int, monitor: str, measured_on: str, path: Path) -> None:
     """Draw the loss of training and validation rows over the epochs, the monitored measure beside it where it is another.
 
     Args:
         history: an entry per epoch, as `training.fit` leaves it.
         best: the epoch whose weights were kept.
         monitor: the measure that decided.
+        measured_on: the rows that it was measured on, `validation` or `fitted`.
         path: of the PNG.
     """
     epochs = [entry["epoch"] for entry in history]
@@ -76,8 +77,8 @@ def learning_curve(history: list[dict[str, float]], best: int, monitor: str, pat
     for axes, name in zip(panels, shown, strict=True):
         if name == "loss":
             axes.plot(epochs, [entry["loss"] for entry in history], color="#b8b8b8", label="training rows")
-        values = [entry[f"validation_{name}"] for entry in history]
-        axes.plot(epochs, values, color="#1f6fb4", label="validation rows", marker="." if len(epochs) < 3 else "")
+        values = [entry[f"{measured_on}_{name}"] for entry in history]
+        axes.plot(epochs, values, color="#1f6fb4", label=f"{measured_on} rows", marker="." if len(epochs) < 3 else "")
         axes.axvline(best, color="black", linewidth=1, linestyle=":", label=f"kept: epoch {best}")
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)

@@ -7,95 +7,17 @@ devices. The loop (`training.fit`) and the checks before it take the same traced
 import contextlib
 import fnmatch
 import hashlib
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from embedkit import checkpoints
+from embedkit import checkpoints, engines
 from embedkit.batches import Batch, Rows
-from embedkit.settings import Settings, UserError, not_among
+from embedkit.schedules import Training
+from embedkit.settings import UserError, not_among
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Optimizer = Literal["auto", "adamw", "sgd"]
-
-
-class Training(Settings):
-    """How long and how fast a network learns."""
-
-    epochs: PositiveInt | None = None
-    """Passes over the training rows at most, by default 1,000 for a head and 60 for an autoencoder; early stopping usually
-    ends the run sooner."""
-    epochs_factor: PositiveInt = 1
-    """Times as many epochs, with early stopping off, to see where a longer run stops helping; the best weights are kept all the
-    same."""
-    batch_size: PositiveInt = 64
-    """Rows in one step, those of all devices together."""
-    optimizer: Optimizer = "auto"
-    """AdamW, or gradient descent with Nesterov momentum 0.9; `auto` takes the second for linear heads, whose result then
-    doesn't depend on how the vectors are rotated, and AdamW for everything else."""
-    learning_rate: PositiveFloat | Literal["auto"] | None = None
-    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980) and 1 for gradient descent on scaled vectors;
-    `auto` takes what the range test suggests."""
-    schedule: Literal["auto", "constant", "cosine", "plateau"] = "auto"
-    """How the learning rate goes on after the warm-up: it stays, falls to 0 along a cosine over all epochs (Loshchilov and
-    Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain; `auto` takes the cosine
-    for surrogates, and else a constant rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises to its value (Goyal et al. 2017, arXiv:1706.02677)."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Share by which weights shrink a step, times the learning rate (Loshchilov and Hutter 2019, arXiv:1711.05101); biases and
-    scales of normalisation are left alone."""
-    clip_norm: PositiveFloat | None = None
-    """Length to which the gradient of all weights together is cut (Pascanu et al. 2013, arXiv:1211.5063)."""
-    accumulate: PositiveInt = 1
-    """Pieces in which a batch is computed one after the other, to need less memory; the step stays the same, but for layers that
-    look at a whole batch."""
-    average: Share = 0.0
-    """Decay of a moving average of the weights, such as 0.999, which then is what is validated and kept (Polyak and Juditsky
-    1992); 0 keeps none."""
-    layer_rates: tuple[Annotated[str, Field(pattern=r"^[^=]+=\d+(\.\d+)?$")], ...] = ()
-    """Learning rates of groups of layers as NAME=FACTOR, such as `block_1*=0.1`; the first name that fits counts, a factor of 0
-    freezes."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the computation, weights stay float32 (Micikevicius et al. 2018, arXiv:1710.03740); `auto` takes bfloat16 on
-    GPUs that have it."""
-    devices: Literal["one", "all"] = "one"
-    """Compute on one device or share each batch among all GPUs of this machine (all its processor devices where it has none)."""
-    patience: PositiveInt | None = 10
-    """Epochs without a gain before the run stops and the best weights are restored, usually 5 to 20; none never stops early."""
-    monitor: str = "loss"
-    """What a gain is measured by on the validation rows: `loss`, or a measure of the stage such as `balanced_accuracy`."""
-    checkpoint_every: PositiveInt = 500
-    """Steps between checkpoints, beside the one after each epoch; what an interrupted run loses at most."""
-    checkpoints: PositiveInt = 2
-    """How many of the newest checkpoints are kept."""
-    checkpoint_share: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Share of the time that checkpoints may take; one that comes too soon after the last is left out, with 1 none is."""
-    preflight: bool = True
-    """Whether to check before the run that a batch can be overfitted, that the first loss is as theory says, that inputs matter,
-    and which learning rates work; a batch that can't be overfitted stops the run."""
-    thorough: bool = False
-    """Whether to check also that shuffled labels score as chance, and which batch size and widths suit this machine."""
-
-
-def resolve(settings: Training, linear: bool, epochs: int) -> Training:
-    """The same settings with what `auto` and the defaults that depend on the stage come to.
-
-    A learning rate of `auto` stays, until the range test was run.
-    """
-    optimizer = ("sgd" if linear else "adamw") if settings.optimizer == "auto" else settings.optimizer
-    rate = settings.learning_rate or DEFAULT_RATES[optimizer]
-    planned = (settings.epochs or epochs) * settings.epochs_factor
-    patience = settings.patience if settings.epochs_factor == 1 else None
-    known = {"optimizer": optimizer, "learning_rate": rate, "epochs": planned, "patience": patience}
-    return settings.model_copy(update=known)
-
-
-DEFAULT_RATES = {"sgd": 1.0, "adamw": 1e-3}
 Loss = Callable[[Any, Any], Any]
 Step = Callable[[Any, Any, Any, bool], Any]
 Augment = Callable[[Any, Any], tuple[Any, Any]]
@@ -119,6 +41,7 @@ class Problem:
         expected: mean loss that theory says of the untrained model, such as the entropy of the labels.
         separable: how many different rows the model can tell apart at least, which bounds the batch it is asked to overfit.
         bound: from the targets of a batch to the loss below which it counts as overfitted; by default a tenth of the first loss.
+        measured_on: what the validation rows are called in the history; `fitted` where they are the training rows.
     """
 
     model: Any
@@ -133,6 +56,7 @@ class Problem:
     expected: float | None = None
     separable: int = 16
     bound: Callable[[Any], float] | None = None
+    measured_on: str = "validation"
 
 
 class Trainer:
@@ -235,32 +159,29 @@ class Trainer:
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[str]:
-        """Give everything a step changes, and every random generator, back after the block; proved by its hash.
+        """Give everything a step changes back after the block, its random generators too; proved by its hash.
 
         Yields:
             The hash, as hexadecimal digits.
         """
-        kept, states = checkpoints.values(self.variables), (random.getstate(), np.random.get_state())
+        kept = checkpoints.values(self.variables)
         before = self.digest()
         try:
             yield before
         finally:
             checkpoints.assign(self.variables, kept)
-            random.setstate(states[0])
-            np.random.set_state(states[1])
         if self.digest() != before:
             raise RuntimeError("a check before the run changed the model, the optimizer or a random generator")
 
     def digest(self) -> str:
-        """Hash of weights, optimizer and random generators."""
-        from keras.src.backend.common import global_state  # the generator behind unseeded layers has no public name
+        """Hash of weights, optimizer and random generators.
 
+        Python's and numpy's own generators are no part of it: nothing here draws from them, and other threads may.
+        """
         found = hashlib.sha256()
         for value in checkpoints.values(self.variables):
             found.update(value.tobytes())
-        found.update(repr((random.getstate(), np.random.get_state(legacy=False))).encode())
-        generator = global_state.get_global_attribute("global_seed_generator")
-        found.update(b"" if generator is None else generator.state.numpy().tobytes())
+        found.update(repr(engines.random_states()).encode())
         return found.hexdigest()
 
     def finish(self, best: list[np.ndarray]) -> None:

@@ -11,23 +11,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from embedkit import checkpoints, progress
 from embedkit.batches import Batch, Repeated, Rows, training_stream
 from embedkit.checkpoints import Checkpoints
+from embedkit.schedules import Training, course, gained, learning_rate, resolve
 from embedkit.settings import not_among
-from embedkit.trainer import Problem, Trainer, Training, infinite, resolve
+from embedkit.trainer import Problem, Trainer, infinite
 
 __all__ = ["Batch", "Problem", "Progress", "Rows", "Trainer", "Training", "course", "fit", "learning_rate", "resolve"]
 
 log = logging.getLogger(__name__)
 SPEAK_EVERY_SECONDS = 5.0
-LEAST_GAIN = 0.001
-"""Relative fall of the validation loss that counts as one; smaller falls would keep a flat run alive for ever."""
-WORSENING = 0.05
-"""Relative rise of the validation loss above its lowest, for `course` to call it one; less is noise."""
 ROWS_AT_ONCE = 1024
 FALLING = {"loss", "log_loss", "brier", "ece", "mse", "rmse", "mae", "worst_error"}
 """Measures of which less is better."""
@@ -47,42 +45,6 @@ class Progress:
     seconds: float = field(default=0.0, compare=False)
     waited: float = field(default=0.0, compare=False)
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def learning_rate(settings: Training, step: int, steps: int, monitored: list[float]) -> float:
-    """The learning rate of a step, a function of where the run is.
-
-    Args:
-        settings: resolved.
-        step: steps done before it.
-        steps: of all epochs.
-        monitored: the monitored measure of each epoch so far, less is better.
-    """
-    assert isinstance(settings.learning_rate, float | int), "resolve the settings first"
-    rate, warmup = float(settings.learning_rate), settings.warmup_steps
-    if step < warmup:
-        return rate * (step + 1) / warmup
-    if settings.schedule == "cosine":
-        return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    if settings.schedule == "plateau":
-        return rate / 3 ** _plateaus(monitored, max(1, (settings.patience or 10) // 2))
-    return rate
-
-
-def _plateaus(monitored: list[float], length: int) -> int:
-    best, since, falls = math.inf, 0, 0
-    for value in monitored:
-        if _gained(value, best):
-            best, since = value, 0
-        else:
-            since += 1
-            if since == length:
-                falls, since = falls + 1, 0
-    return falls
-
-
-def _gained(value: float, best: float | None) -> bool:
-    return best is None or math.isinf(best) or best - value > LEAST_GAIN * abs(best)
 
 
 def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progress], None] = lambda run: None) -> Progress:
@@ -116,7 +78,7 @@ def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progre
     with progress.bar(settings.epochs, "epochs") as advance:
         advance(run.epoch)
         while not run.finished:
-            monitored = [_monitored(entry, settings.monitor) for entry in run.history]
+            monitored = [monitored_in(entry, trainer) for entry in run.history]
             while run.batch < per_epoch:
                 start = time.monotonic()
                 batch = next(stream)
@@ -135,7 +97,7 @@ def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progre
                     saved.save(run.step, asdict(run), trainer.variables, best)
             with trainer.averaged():
                 measured = measure(trainer, validation, f"the end of epoch {run.epoch + 1}")
-                _end_epoch(run, measured, rows, rate, problem, settings)
+                _end_epoch(run, measured, rows, rate, trainer)
                 if run.best_epoch == run.epoch:
                     best = checkpoints.values(trainer.model.variables)
             if run.finished or saved.due():
@@ -145,7 +107,8 @@ def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progre
             if run.finished or time.monotonic() - spoken >= SPEAK_EVERY_SECONDS:
                 spoken = time.monotonic()
                 last = run.history[-1]
-                log.info("epoch %d: loss %.4f, validation loss %.4f", run.epoch, last["loss"], last["validation_loss"])
+                name = problem.measured_on
+                log.info("epoch %d: loss %.4f, %s loss %.4f", run.epoch, last["loss"], name, last[f"{name}_loss"])
     trainer.finish(best)
     return run
 
@@ -165,8 +128,8 @@ def measure(trainer: Trainer, validation: Repeated, when: str) -> dict[str, floa
     for batch in validation:
         losses = trainer.losses(batch)
         if not np.isfinite(losses).all():
-            rate = trainer.settings.learning_rate
-            raise infinite("validation", when, validation.rows, batch, losses, rate if isinstance(rate, float) else 0.0)
+            rate: Any = trainer.settings.learning_rate
+            raise infinite(trainer.problem.measured_on, when, validation.rows, batch, losses, rate)
         weights = batch.weights.numpy().astype(np.float64)
         total, counted = total + float(losses @ weights), counted + float(weights.sum())
         if scores:
@@ -175,51 +138,25 @@ def measure(trainer: Trainer, validation: Repeated, when: str) -> dict[str, floa
     return found | (scores(np.concatenate(outputs)) if scores else {})
 
 
-def _monitored(entry: dict[str, float], monitor: str) -> float:
-    name = f"validation_{monitor}"
-    if name not in entry:
-        measures = [key.removeprefix("validation_") for key in entry if key.startswith("validation_")]
+def monitored_in(entry: dict[str, float], trainer: Trainer) -> float:
+    """The monitored measure of an epoch of the history; negative where more is better."""
+    monitor, prefix = trainer.settings.monitor, f"{trainer.problem.measured_on}_"
+    if prefix + monitor not in entry:
+        measures = [key.removeprefix(prefix) for key in entry if key.startswith(prefix)]
         raise not_among("measure", monitor, measures, hint="to monitor")
-    return entry[name] if monitor in FALLING else -entry[name]
+    return entry[prefix + monitor] if monitor in FALLING else -entry[prefix + monitor]
 
 
-def _end_epoch(run: Progress, measured: dict[str, float], rows: int, rate: float, problem: Problem, settings: Training) -> None:
+def _end_epoch(run: Progress, measured: dict[str, float], rows: int, rate: float, trainer: Trainer) -> None:
+    problem, settings = trainer.problem, trainer.settings
     run.epoch += 1
     entry = {"epoch": run.epoch, "loss": run.loss_sum / rows, "learning_rate": rate}
-    run.history.append(entry | {f"validation_{name}": value for name, value in measured.items()})
-    now = _monitored(run.history[-1], settings.monitor)
-    if _gained(now, run.best):
+    run.history.append(entry | {f"{problem.measured_on}_{name}": value for name, value in measured.items()})
+    now = monitored_in(run.history[-1], trainer)
+    if gained(now, run.best):
         run.best, run.best_epoch = now, run.epoch
     run.batch, run.loss_sum = 0, 0.0
     target = problem.target
     reached = target is not None and now <= (target if settings.monitor in FALLING else -target)
     ended = settings.patience is not None and run.epoch - run.best_epoch >= settings.patience
     run.finished = reached or ended or run.epoch >= (settings.epochs or 0)
-
-
-def course(monitored: list[float]) -> dict[str, int]:
-    """What a run of many epochs shows: where its gain ended, and whether there was a second descent.
-
-    A second descent (Nakkiran et al. 2020, arXiv:1912.02292) is a gain on the lowest loss after it had risen by more than
-    WORSENING above it.
-
-    Args:
-        monitored: the monitored measure of each epoch, less is better.
-
-    Returns:
-        `gain_ended`, the last epoch that brought a gain; and for the largest double descent, if there is one, the epochs
-        `first_low`, `worst` and `second_low`. Counted from 1.
-    """
-    low, found, rise = 0, {"gain_ended": 1}, 0.0
-    for epoch, value in enumerate(monitored):
-        if epoch and _gained(value, monitored[low]):
-            worst = max(range(low, epoch), key=monitored.__getitem__)
-            height = monitored[worst] - monitored[low]
-            if height > max(rise, WORSENING * abs(monitored[low])):
-                rise = height
-                found |= {"first_low": low + 1, "worst": worst + 1, "second_low": epoch + 1}
-            low = epoch
-            found["gain_ended"] = epoch + 1
-    if "second_low" in found:  # how low it came in the end
-        found["second_low"] = min(range(found["second_low"] - 1, len(monitored)), key=monitored.__getitem__) + 1
-    return found

@@ -1,5 +1,7 @@
 """Batches: the rows that were asked for, read ahead, and whatever goes wrong in reading said as it is."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,23 @@ def test_what_goes_wrong_in_reading_is_raised_as_it_is():
     rows.batch = broken
     with pytest.raises(UserError, match="^row 3 of part 7 is damaged$"):
         list(stream(rows, specs, parts_of(np.arange(10), 4)))
+
+
+def test_rows_are_read_ahead_while_the_last_ones_are_used():
+    taken = []
+
+    def batch(chosen):
+        taken.append(len(chosen))
+        return INPUTS[chosen % 10], TARGETS[chosen % 10]
+
+    rows = Rows(1000, batch)
+    found = training_stream(rows, rows.specs(), 4, 0, 0, 250)
+    taken.clear()
+    next(found)
+    deadline = time.monotonic() + 30
+    while len(taken) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 2 <= len(taken) < 250  # the next one lies ready, and not all of them fill the memory
 
 
 def test_rows_that_are_measured_again_and_again_are_read_once_where_they_fit(monkeypatch):

@@ -29,10 +29,11 @@ LAYERS = [
     {"artifacts"},
     {"stages"},
     {"metrics", "leaks", "reports", "networks", "canaries", "pipelines"},
-    {"batches", "trainer", "checkpoints", "augmentation", "rebalancing", "sizes"},
+    {"schedules", "batches", "trainer", "checkpoints", "augmentation", "rebalancing", "sizes"},
     {"training", "encoders", "checks"},
     {"learning", "tasks"},
-    {"review", "datasets", "embedding", "autoencoder", "textmodels", "categories", "controls", "heads", "distillation", "index"},
+    {"lessons", "review", "datasets", "embedding", "autoencoder", "textmodels", "categories", "controls"},
+    {"heads", "distillation", "index"},
     {"comparison", "tables", "cli", "__main__"},
 ]
 

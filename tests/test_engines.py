@@ -1,6 +1,8 @@
 """Engines: one door to the forward pass, and frameworks that start quietly and in the same state."""
 
 import os
+import random
+import threading
 
 import numpy as np
 import pytest
@@ -107,3 +109,37 @@ def test_an_error_while_loading_is_not_hushed(capfd):
         os.write(2, b"I0000 greeting\nwhy it failed\n")
         raise ImportError("no such thing")
     assert capfd.readouterr().err == "why it failed\n"
+
+
+def test_first_weights_are_a_function_of_the_seed_whatever_other_threads_draw_meanwhile():
+    import keras
+
+    def weights():
+        engines.start_keras(3)
+        layers = [keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(8)]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        return [variable.numpy().tolist() for variable in model.variables]
+
+    expected, ended = weights(), threading.Event()
+
+    def draw():
+        while not ended.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        assert all(weights() == expected for _ in range(5))
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_the_generator_that_keras_had_is_given_back():
+    from keras.src.random import seed_generator
+
+    before = seed_generator.python_random
+    with engines.own_keras():
+        engines.start_keras(0)
+        assert seed_generator.python_random is not before
+    assert seed_generator.python_random is before

@@ -39,8 +39,8 @@ def loss(targets, outputs):
 
 found = []
 for more in ({}, {"clip_norm": 0.05}, {"accumulate": 2}, {"average": 0.5, "weight_decay": 0.1}):
-    keras.utils.set_random_seed(1)
     fresh = keras.models.clone_model(model)
+    fresh.set_weights(model.get_weights())
     settings = Training(epochs=3, batch_size=32, optimizer="adamw", learning_rate=0.01, devices="all", **more)
     rows = Rows.of(inputs, targets, weights=weights)
     trainer = Trainer(Problem(fresh, loss, rows, rows), settings)
@@ -88,21 +88,17 @@ def problem(dropout=0.5):
 SETTINGS = Training(epochs=2, batch_size=16, optimizer="adamw", learning_rate=0.01)
 
 
-def test_what_a_step_changes_is_given_back_with_every_random_generator():
+def test_what_a_step_changes_is_given_back_with_its_random_generators():
     trainer = Trainer(problem(), SETTINGS)
     batch = batch_of(trainer.problem.train, np.arange(16), trainer.specs)
     trainer.step(batch, 0.01)
-    before, states = trainer.digest(), (random.random(), np.random.random())
-    random.seed(5)
-    np.random.seed(5)
     with trainer.untouched() as digest:
         first = float(trainer.step(batch, 0.1)[0])
-        random.random()
-        np.random.random()
         assert trainer.digest() != digest
-    assert trainer.digest() == digest != before
+        random.random()  # what other threads draw meanwhile is none of ours
+        np.random.random()
+    assert trainer.digest() == digest
     assert float(trainer.step(batch, 0.1)[0]) == first  # the dropout of that step too
-    assert states != (random.random(), np.random.random())
 
 
 def test_a_check_that_leaves_something_changed_is_found_out():

@@ -77,6 +77,17 @@ def random_states() -> list[Any]:
 
 
 @contextlib.contextmanager
+def same_first_weights() -> Iterator[None]:
+    """Let layers made after the block draw the first weights that they would have drawn without it."""
+    generator = _seed_generator().python_random
+    kept = generator.getstate()
+    try:
+        yield
+    finally:
+        generator.setstate(kept)
+
+
+@contextlib.contextmanager
 def own_keras() -> Iterator[None]:
     """Give the user's Keras configuration back after the block, which `start_keras` sets aside."""
     load_frameworks()

@@ -16,7 +16,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot very not is was and of it".split()
 
 
+LONGEST = ["interruption", "readme", "flows", "trainer", "heads", "training", "cli", "networks", "encoders", "stages"]
+
+
 def pytest_collection_modifyitems(items):
+    # Files that take long come first, so that no worker is left with one at the end.
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if not SHARED.is_dir():
         for item in items:
             if "shared" in item.keywords:

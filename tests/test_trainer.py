@@ -38,7 +38,7 @@ def loss(targets, outputs):
     return keras.ops.sparse_categorical_crossentropy(targets, outputs, from_logits=True)
 
 found = []
-for more in ({}, {"clip_norm": 0.05}, {"accumulate": 2}, {"average": 0.5, "weight_decay": 0.1}):
+for more in ({}, {"clip_norm": 0.05, "accumulate": 2, "average": 0.5, "weight_decay": 0.1}):
     fresh = keras.models.clone_model(model)
     fresh.set_weights(model.get_weights())
     settings = Training(epochs=3, batch_size=32, optimizer="adamw", learning_rate=0.01, devices="all", **more)

@@ -11,7 +11,9 @@ import pytest
 
 from embedkit import Training, engines
 from embedkit.batches import Rows, batch_of
+from embedkit.checks import preflight
 from embedkit.trainer import Problem, Trainer
+from embedkit.training import fit
 
 DEVICES = """
 import json, sys, tempfile
@@ -144,3 +146,33 @@ def test_penalties_of_layers_move_the_weights_and_are_no_part_of_the_loss():
     value, _ = trainer.step(batch_of(rows, np.arange(4), trainer.specs), 0.1)
     assert float(value) == 0.0  # the weight is 1, as it should be
     assert layer.kernel.numpy()[0, 0] == pytest.approx(1 - 0.1 * 2 * 1.9)  # Nesterov's first step is 1.9 gradients long
+
+
+def test_inputs_may_be_several_arrays_whose_lengths_vary_and_the_step_may_be_a_stages_own(tmp_path):
+    engines.start_keras(0)
+    import keras
+    import tensorflow as tf
+
+    numbers, tokens = keras.Input((4,), name="numbers"), keras.Input((None,), dtype="int32", name="tokens")
+    words = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(10, 4)(tokens))
+    both = keras.layers.Concatenate()([numbers, words])
+    model = keras.Model({"numbers": numbers, "tokens": tokens}, keras.layers.Dense(1)(both))
+    inputs = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+
+    def batch(chosen):
+        length = 3 + int(chosen[0]) % 4
+        places = np.arange(length) + chosen[:, None]
+        return {"tokens": (places % 10).astype(np.int32), "numbers": inputs[chosen]}, inputs[chosen, :1]
+
+    def step(model, inputs, targets, training):
+        """The loss of a stage of its own: the absolute error."""
+        return tf.abs(model(inputs, training=training) - targets)[:, 0]
+
+    flowing = {"numbers": tf.TensorSpec([None, 4]), "tokens": tf.TensorSpec([None, None], tf.int32)}
+    rows = Rows(60, batch, signature=(flowing, tf.TensorSpec([None, 1])))
+    given = Problem(model, lambda targets, outputs: 1 / 0, rows, rows, step=step, separable=4)
+    settings = SETTINGS.model_copy(update={"epochs": 30, "accumulate": 2, "clip_norm": 1.0, "learning_rate": 0.02})
+    trainer = Trainer(given, settings)
+    assert preflight(trainer, 0)["overfit_one_batch"]["rows"] == 4
+    history = fit(trainer, 0, tmp_path).history
+    assert history[-1]["validation_loss"] < 0.2 * history[0]["validation_loss"]

@@ -99,20 +99,18 @@ def stream(rows: Rows, specs: tuple[Any, Any], indices: Any) -> Iterator[Batch]:
             failures.append(error)
             raise
 
+    @tf.autograph.experimental.do_not_convert
     def prepared(chosen: Any) -> Any:
         if whole:
-            return [tf.gather(array, chosen) for array in arrays]
+            return (chosen, *(tf.gather(array, chosen) for array in arrays), tf.gather(weights, chosen))
         # Were it called stateful, determinism would allow one at a time.
         tensors: Any = tf.numpy_function(read, [chosen], [spec.dtype for spec in flat], stateful=False)
         for tensor, spec in zip(tensors, flat, strict=True):
             tensor.set_shape(spec.shape)
-        return list(tensors)
+        return (chosen, *tensors, tf.gather(weights, chosen))
 
     weights = tf.ones(rows.count) if rows.weights is None else tf.constant(rows.weights, tf.float32)
-    dataset = indices.map(
-        lambda chosen: (chosen, *prepared(chosen), tf.gather(weights, chosen)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    iterator = iter(dataset.prefetch(tf.data.AUTOTUNE))
+    iterator = iter(indices.map(prepared, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
     while True:
         try:
             chosen, *tensors, counted = next(iterator)
@@ -146,10 +144,11 @@ def training_stream(rows: Rows, specs: tuple[Any, Any], size: int, seed: int, st
         # Sorted within each batch: files are read in their order.
         return np.concatenate([np.sort(order[at : at + size]) for at in range(0, len(order), size)])
 
+    @tf.autograph.experimental.do_not_convert
     def cut(epoch: Any) -> Any:
         order: Any = tf.numpy_function(ordered, [epoch], tf.int64, stateful=False)
         order.set_shape([None])
-        return tf.data.Dataset.range(per_epoch).map(lambda number: order[number * size : (number + 1) * size])
+        return _parts(order, per_epoch, size)
 
     epochs = tf.data.Dataset.range(start // per_epoch, -(-stop // per_epoch))
     indices = epochs.flat_map(cut).skip(start % per_epoch).take(stop - start)
@@ -160,8 +159,14 @@ def parts_of(chosen: np.ndarray, size: int) -> Any:
     """A dataset of these indices, `size` at a time, in their order."""
     import tensorflow as tf
 
-    order = tf.constant(chosen, tf.int64)
-    return tf.data.Dataset.range(-(-len(chosen) // size)).map(lambda number: order[number * size : (number + 1) * size])
+    return _parts(tf.constant(chosen, tf.int64), -(-len(chosen) // size), size)
+
+
+def _parts(order: Any, count: int, size: int) -> Any:
+    import tensorflow as tf
+
+    part = tf.autograph.experimental.do_not_convert(lambda number: order[number * size : (number + 1) * size])
+    return tf.data.Dataset.range(count).map(part)
 
 
 class Repeated:

@@ -55,7 +55,9 @@ def start_keras(seed: int) -> None:
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
-    keras.backend.clear_session()  # layer names count up through a process otherwise, and names are part of saved files
+    # Layer names count up through a process otherwise, and names are part of saved files. Freeing memory here would take a
+    # fifth of a second each time, and Python does it anyway.
+    keras.backend.clear_session(free_memory=False)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed % 2**32)
     # Keras draws first weights from Python's own generator, from which any other thread, such as Prefect's, may draw meanwhile.
@@ -119,7 +121,7 @@ def forward(model: Any) -> Callable[[Inputs], np.ndarray]:
         return tf.TensorSpec(tensor.shape, tensor.dtype)
 
     signature = {n: spec(t) for n, t in model.input.items()} if isinstance(model.input, dict) else spec(model.input)
-    function = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature])
+    function = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature], autograph=False)
     traced = function.get_concrete_function()
     dtypes: Any = {n: t.dtype for n, t in model.input.items()} if isinstance(model.input, dict) else model.input.dtype
 

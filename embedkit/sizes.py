@@ -125,7 +125,7 @@ def _layer(made: Callable[[int], tuple[tuple[int, ...], Any]], size: int, batch:
         gradients: Any = tape.gradient(value, [inputs, *layer.trainable_variables])
         return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
 
-    traced = tf.function(run).get_concrete_function()
+    traced = tf.function(run, autograph=False).get_concrete_function()
     return lambda: traced().numpy()
 
 

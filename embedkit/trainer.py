@@ -33,7 +33,8 @@ class Problem:
         loss: from (targets, outputs) to one number per row, (rows,).
         train: rows to learn from.
         validation: rows that decide when to stop and which weights to keep.
-        step: where a loss of outputs doesn't do: from (model, inputs, targets, training) to one number per row.
+        step: where a loss of outputs doesn't do: from (model, inputs, targets, training) to one number per row; it is traced
+            without AutoGraph, as `augment` is.
         augment: changes (inputs, targets) in training, inside the traced step.
         state: Keras variables that `augment` changes, such as those of its seed generators.
         scores: measures of all validation outputs, (rows, ...) in their order, by name; `Training.monitor` may name one.
@@ -115,7 +116,7 @@ class Trainer:
         if name not in self._traces:
             specs = (*self.specs, tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32))
             learn = self._learn if name == "learn" else self._learn_calmly
-            self._traces[name] = tf.function(learn, input_signature=specs).get_concrete_function()
+            self._traces[name] = _traced(learn, specs)
         return self._traces[name](*tf.nest.flatten([batch.inputs, batch.targets]), batch.weights, tf.constant(rate, tf.float32))
 
     def losses(self, batch: Batch) -> np.ndarray:
@@ -123,8 +124,7 @@ class Trainer:
         import tensorflow as tf
 
         if "losses" not in self._traces:
-            measure = tf.function(lambda inputs, targets: self._losses(inputs, targets, False), input_signature=self.specs)
-            self._traces["losses"] = measure.get_concrete_function()
+            self._traces["losses"] = _traced(lambda inputs, targets: self._losses(inputs, targets, False), self.specs)
         return self._traces["losses"](*tf.nest.flatten([batch.inputs, batch.targets])).numpy().astype(np.float64)
 
     def outputs(self, batch: Batch) -> np.ndarray:
@@ -135,7 +135,7 @@ class Trainer:
             def forward(inputs: Any) -> Any:
                 return tf.cast(self.model(inputs, training=False), tf.float32)
 
-            self._traces["outputs"] = tf.function(forward, input_signature=self.specs[:1]).get_concrete_function()
+            self._traces["outputs"] = _traced(forward, self.specs[:1])
         return self._traces["outputs"](*tf.nest.flatten(batch.inputs)).numpy()
 
     @contextlib.contextmanager
@@ -276,6 +276,13 @@ class Trainer:
         if self.precision != "float32" and not isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
             config["dtype"] = keras.DTypePolicy(f"mixed_{self.precision}")
         return layer.__class__.from_config(config)
+
+
+def _traced(function: Callable[..., Any], signature: tuple[Any, ...]) -> Any:
+    """A graph of a function; what it decides by a tensor's value it has to say with `tf.cond` or Keras's operations."""
+    import tensorflow as tf
+
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
 def infinite(what: str, when: str, rows: Rows, batch: Batch, losses: np.ndarray, rate: float) -> UserError:

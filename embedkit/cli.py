@@ -237,7 +237,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        return f"the setting {where} can't be {first['input']!r}: {first['msg']}"
+        return f"the setting {where} can't be {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
     return " ".join(str(error).split())
 
 

@@ -1,9 +1,10 @@
 """Schedules: how long and how fast a network learns, as settings and as pure functions of where a run is."""
 
 import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from embedkit.settings import Settings
 
@@ -14,6 +15,12 @@ WORSENING = 0.05
 DEFAULT_RATES = {"sgd": 1.0, "adamw": 1e-3}
 Share = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["auto", "adamw", "sgd"]
+
+
+def _rule(text: str) -> str:
+    if not re.fullmatch(r"[^=]+=\d+(\.\d+)?", text):
+        raise ValueError("NAME=FACTOR is meant, such as block_1*=0.1")
+    return text
 
 
 class Training(Settings):
@@ -50,7 +57,7 @@ class Training(Settings):
     average: Share = 0.0
     """Decay of a moving average of the weights, such as 0.999, which then is what is validated and kept (Polyak and Juditsky
     1992); 0 keeps none."""
-    layer_rates: tuple[Annotated[str, Field(pattern=r"^[^=]+=\d+(\.\d+)?$")], ...] = ()
+    layer_rates: tuple[Annotated[str, AfterValidator(_rule)], ...] = ()
     """Learning rates of groups of layers as NAME=FACTOR, such as `block_1*=0.1`; the first name that fits counts, a factor of 0
     freezes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -271,6 +271,11 @@ def test_debug_shows_the_traceback_wherever_it_stands(embed_kit):
         (["load-texts", "x", "--seed", "y"], "the setting seed can't be 'y': Input should be a valid integer.*"),
         (["load-texts", "x", "--split", "odd"], "the setting split can't be 'odd': Input should be 'auto', 'source', .*"),
         (["load-texts", "x", "--test-share", "nan"], "the setting test_share can't be 'nan': .*"),
+        (
+            ["train-head", "x", "--training.layer-rates", "block"],
+            r"the setting training.layer_rates.0 can't be 'block': NAME=FACTOR is meant, such as block_1\*=0.1",
+        ),
+        (["load-texts", "x", "--corrections", "no.csv"], "the setting corrections can't be 'no.csv': in .*'no.csv' is not known.*"),
         (["train-head", "x", "--training.epochs", "0"], "the setting training.epochs can't be '0': Input should be greater than 0"),
         (["search", "index/x", "a", "--k", "many"], '.*--k.*"many".*int.*'),
         (["--root", "x", "load-texts", "y"], ".*--root.*"),

@@ -184,7 +184,10 @@ class Repeated:
         size, number = 0, -(-self.rows.count // self.size)
         for batch in stream(self.rows, self.specs, parts_of(np.arange(self.rows.count), self.size)):
             size += _bytes(batch)
-            kept = [*kept, batch] if size <= CACHE_BYTES else []
+            if size <= CACHE_BYTES:
+                kept.append(batch)
+            else:
+                kept.clear()
             yield batch
         if len(kept) == number:
             self.kept = kept

@@ -137,7 +137,10 @@ def learning_rate_range(trainer: Trainer, seed: int) -> dict[str, Any]:
     steps = max(LEAST_RANGE, _steps(trainer))
     rates, losses = np.geomspace(low, high, steps), []
     for rate, batch in zip(rates, _batches(trainer, trainer.problem.train, seed, steps), strict=True):
-        losses.append(float(trainer.step(batch, float(rate))[0]))
+        value, each = trainer.step(batch, float(rate))
+        losses.append(float(value))
+        if len(losses) == 1 and not math.isfinite(losses[0]):
+            raise infinite("first", "the range test of learning rates", trainer.problem.train, batch, each.numpy(), float(rate))
         if not math.isfinite(losses[-1]) or min(losses[-3:]) > DIVERGED * losses[0]:
             losses = losses[:-1]
             break

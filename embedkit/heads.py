@@ -151,7 +151,7 @@ def _neutral(
         return {}
     task, neutral = lesson.task, rows["neutral"].to_numpy()
     places = np.flatnonzero(neutral & (np.array(rows["split"].to_pylist()) != "test"))
-    if task.kind != "class":
+    if len(places) and task.kind != "class":
         lesson.notes.append(f"labels were proposed for none of the {len(places):,} neutral rows: that takes one class a row")
     elif len(places):
         write_review(out, dataset, places, task.classes, task.predict(_run(predict, lesson.inputs[places])))

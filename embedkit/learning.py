@@ -94,9 +94,9 @@ PASSED = {"initial_loss": "as_expected", "zeroed_inputs": "inputs_matter", "shuf
 
 
 def _longer(seen: dict[str, int], epochs: int) -> str:
-    after = epochs - seen["gain_ended"]
-    ended = f"the gain of more epochs ended at epoch {seen['gain_ended']} of {epochs}"
-    ended += f"; the {after} after it brought nothing" if after else "; it had not ended yet"
+    last = seen["gain_ended"]
+    ended = f"the gain of more epochs ended at epoch {last} of {epochs}; the {epochs - last} after it brought nothing"
+    ended = ended if last < epochs else f"the gain of more epochs had not ended at epoch {epochs}"
     if "second_low" in seen:
         ended += f"; double descent: low at {seen['first_low']}, worst at {seen['worst']}, lower again by {seen['second_low']}"
     return ended

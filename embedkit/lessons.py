@@ -132,6 +132,9 @@ def assign_all(
     for name in ("labels_per_class", "rebalance", "dropout", "mixup", "swap_noise"):
         if getattr(settings, name):
             raise UserError(f"{name} is not for surrogates, which learn every row as it is; leave it out")
+    for name in ("decide_by", "seeds"):
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            raise UserError(f"{name} is not for surrogates, of which nothing is measured on other rows; leave it out")
     every, none = np.flatnonzero(labelled), np.empty(0, int)
     return Lesson(settings, task_of(dataset, labels, labelled), ids, inputs, every, every, none, [])
 

@@ -70,7 +70,7 @@ class Training(Settings):
     monitor: str = "loss"
     """What a gain is measured by on the validation rows: `loss`, or a measure of the stage such as `balanced_accuracy`."""
     checkpoint_every: PositiveInt = 500
-    """Steps between checkpoints, beside the one after each epoch; what an interrupted run loses at most."""
+    """Steps between checkpoints, beside the one after each epoch; `checkpoint_share` may leave some of them out."""
     checkpoints: PositiveInt = 2
     """How many of the newest checkpoints are kept."""
     checkpoint_share: Annotated[float, Field(gt=0, le=1)] = 0.05

@@ -253,7 +253,7 @@ class Trainer:
             dense = [old + tf.convert_to_tensor(new) for old, new in zip(total, gradients, strict=True)]
             return number + 1, value + gain, tf.concat([losses, found], 0), dense
 
-        # The losses are counted, not measured, by the loop's shapes: their number grows with each piece.
+        # The number of losses grows with each piece, which the loop has to know.
         start = (tf.constant(0), tf.constant(0.0), tf.zeros([0]), [tf.zeros(variable.shape) for variable in variables])
         shapes = (tf.TensorShape([]), tf.TensorShape([]), tf.TensorShape([None]), [variable.shape for variable in variables])
         _, value, losses, total = tf.while_loop(

@@ -153,3 +153,11 @@ def test_rows_that_are_not_finite_are_named_before_anything_is_learned():
     wrong.problem.step = lambda model, inputs, targets, training: wrong.problem.loss(targets, model(inputs) + inputs[:, :3])
     with pytest.raises(UserError, match=r"the first loss became nan at a check before the run, on 1 of .* rows \(7005\)"):
         preflight(wrong, 0)
+
+
+def test_a_range_test_whose_first_loss_is_not_finite_names_the_rows():
+    wrong = trainer()
+    wrong.problem.step = lambda model, inputs, targets, training: wrong.problem.loss(targets, model(inputs)) / 0.0
+    words = r"the first loss became inf at the range test of learning rates, on 32 of .* rows \(70\d\d"
+    with pytest.raises(UserError, match=words):
+        learning_rate_range(wrong, 0)

@@ -467,6 +467,15 @@ def test_neutral_rows_are_left_out_of_training_and_prelabelled_by_their_doubt(vo
     assert ours.manifest.metrics["clear_accuracy"].value > ours.manifest.metrics["accuracy"].value
 
 
+def test_neutral_rows_of_numbers_get_no_proposal_and_that_is_said(place):
+    lines = "".join(f"{row}.0 1.0\t{row}.5\t{'yes' if row % 4 == 0 else 'no'}\n" for row in range(60))
+    (place / "sure.tsv").write_text("text\tlabel\tunsure\n" + lines)
+    found = train_head(vectors_of(load_texts(place / "sure.tsv", LoadTexts(neutral=Neutral(column="unsure")), root=place)), SHORT)
+    left = sum(found.inputs["vectors"].inputs["dataset"].manifest.details["neutral"][name] for name in ("train", "validation"))
+    note = f"labels were proposed for none of the {left} neutral rows: that takes one class a row"
+    assert left > 0 and note in found.manifest.notes and not (found / "review.html").exists()
+
+
 def test_where_all_training_rows_are_neutral_nothing_is_trained(place):
     lines = "".join(f"{row}.0 1.0\t{'ab'[row % 2]}\tyes\n" for row in range(40))
     (place / "unsure.tsv").write_text("text\tlabel\tunsure\n" + lines)
@@ -520,6 +529,8 @@ def test_a_target_error_that_is_missed_is_missed_by_a_number(simulation):
         ("corners", {}, "a surrogate predicts numbers, but the labels of .* are classes; load it with label_type number"),
         ("simulation", {"dropout": 0.1}, "dropout is not for surrogates, which learn every row as it is; leave it out"),
         ("simulation", {"swap_noise": 0.1}, "swap_noise is not for surrogates"),
+        ("simulation", {"seeds": 3}, "seeds is not for surrogates, of which nothing is measured on other rows; leave it out"),
+        ("simulation", {"decide_by": "accuracy"}, "decide_by is not for surrogates"),
     ],
 )
 def test_what_makes_no_surrogate_is_refused(request, which, settings, words):
@@ -740,7 +751,8 @@ def test_several_labels_of_which_there_is_none_are_refused(tmp_path):
 
 def test_a_single_training_row_is_refused(tmp_path):
     settings = SPLIT.model_copy(update={"validation_share": 0.0})
-    refused(tmp_path, "texts/rows@.* train", splits=["train"] + ["test"] * 49, settings=settings)
+    words = "texts/rows@.* has one labelled train row and no validation row; label more"
+    refused(tmp_path, words, splits=["train"] + ["test"] * 49, settings=settings)
 
 
 def test_labels_per_class_of_numbers_are_refused(line):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from embedkit import Training, UserError, engines
-from embedkit.learning import learn
+from embedkit.learning import _longer, learn
 from embedkit.stages import Draft
 from embedkit.trainer import Problem
 from embedkit.training import Rows
@@ -141,3 +141,12 @@ def test_a_batch_that_cannot_be_overfitted_stops_before_anything_is_written(tmp_
         learn(Draft(tmp_path), blind, SETTINGS, 0)
     assert hashes(tmp_path) == {}
     learn(Draft(tmp_path), blind, SETTINGS.model_copy(update={"preflight": False}), 0)  # who wants it may
+
+
+def test_what_more_epochs_brought_is_said_in_one_sentence():
+    assert _longer({"gain_ended": 50}, 50) == "the gain of more epochs had not ended at epoch 50"
+    twice = {"gain_ended": 40, "first_low": 5, "worst": 20, "second_low": 40}
+    assert _longer(twice, 50) == (
+        "the gain of more epochs ended at epoch 40 of 50; the 10 after it brought nothing; double descent: low at 5, "
+        "worst at 20, lower again by 40"
+    )

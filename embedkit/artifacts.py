@@ -299,7 +299,8 @@ class Kinds:
 Images = Annotated[Artifact, Kinds(("images",))]
 Texts = Annotated[Artifact, Kinds(("texts",))]
 Dataset = Annotated[Artifact, Kinds(("images", "texts", "table"))]
-EncoderArtifact = Annotated[Artifact, Kinds(("encoder",))]
+EncoderArtifact = Annotated[Artifact, Kinds(("encoder", "classifier"))]
+"""An encoder, or a fine-tuned classifier, whose encoder half is meant."""
 Vectors = Annotated[Artifact, Kinds(("vectors",))]
 Index = Annotated[Artifact, Kinds(("index",))]
 

@@ -6,20 +6,19 @@ stands beside principal components of the same dimension and the mean picture; w
 decided by `train_head` against the encoders of `make_control`.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from embedkit import augmentation, engines, images, metrics, progress
+from embedkit import augmentation, engines, images, metrics
 from embedkit.artifacts import Artifact, Images, Metric
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import record_fitted, refuse_leaks
 from embedkit.learning import learn
-from embedkit.pipelines import ImageFeed
+from embedkit.preparation import load_pixels
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.training import Problem, Rows, Training, resolve
@@ -69,7 +68,7 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
     if not len(train) or not len(validation):
         raise UserError(f"{dataset} has {len(train)} training and {len(validation)} validation rows; load it with some of both")
     side, dimension = shape(dataset, settings.network)
-    pixels = load_pixels(dataset, side, out.work / "pixels.npy")
+    pixels = load_pixels(dataset, side, side, out.work / "pixels.npy")
     whole, encoder = build(side, dimension, settings.network.channels, settings.noise)
 
     def data(part: np.ndarray) -> Rows:
@@ -133,27 +132,6 @@ def shape(dataset: Artifact, network: ConvNet) -> tuple[int, int]:
     numbers = side * side * (1 if grey else 3)
     dimension = network.dimension or min(int(np.clip(numbers // 4, *DIMENSIONS)), max(1, numbers // 2))
     return side, dimension
-
-
-def load_pixels(dataset: Artifact, side: int, path: Path, rows_at_once: int = 1024) -> np.ndarray:
-    """All pictures of a dataset, decoded once into a file that is mapped, not held, in memory.
-
-    Returns:
-        (rows, side, side, 3) uint8, in row order.
-    """
-    if not path.exists():
-        rows, feed = dataset.manifest.rows or 0, ImageFeed(side, side)
-        unfinished = path.with_suffix(".unfinished")
-        mapped = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=(rows, side, side, 3))
-        with progress.bar(rows, "pictures") as advance:
-            for start in range(0, rows, rows_at_once):
-                stop = min(start + rows_at_once, rows)
-                for indices, batch in feed.batches(read_contents(dataset, start, stop)["image"].to_pylist()):
-                    mapped[start + indices] = batch
-                advance(stop - start)
-        mapped.flush()
-        os.replace(unfinished, path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def build(side: int, dimension: int, channels: int, noise: float = 0.0) -> tuple[Any, Any]:

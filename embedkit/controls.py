@@ -16,6 +16,7 @@ from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import record_fitted
 from embedkit.pipelines import Category, Columns, Numbers
+from embedkit.preparation import load_pixels
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage
 
@@ -67,7 +68,7 @@ def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeContro
         codes: Any = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
         if control == "pca":
             rows, train = _training(dataset, "principal components need")
-            loaded = autoencoder.load_pixels(dataset, side, out.work / "pixels.npy")
+            loaded = load_pixels(dataset, side, side, out.work / "pixels.npy")
             average, components = autoencoder.principal_components(loaded, train, dimension, settings.seed)
             layer = keras.layers.Dense(len(components), name="components")
             codes = layer(codes)                                                             # (rows, dimension)

@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from embedkit import progress
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact
 from embedkit.datasets import read_contents, read_rows
-from embedkit.encoders import Encoder
+from embedkit.encoders import Encoder, encoder_folder
 from embedkit.engines import Precision
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
@@ -41,8 +41,9 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
 
     Args:
         dataset: images, texts or a table.
-        encoder: an encoder for that kind of rows.
+        encoder: an encoder for that kind of rows, or a fine-tuned classifier.
     """
+    encoder_folder(encoder)
     modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")

@@ -30,6 +30,8 @@ from embedkit.stages import Draft, Facts, stage
 LEAST_LENGTH = 3
 PREPROCESSING = {"texts": "tokenizer.json", "table": "columns.json"}
 """The file, by modality, of preprocessing that `encoder.json` doesn't say."""
+HALF = "encoder"
+"""Folder of a fine-tuned classifier that holds its encoder half, with the files of an encoder artifact."""
 
 
 class EncoderFacts(BaseModel):
@@ -65,7 +67,9 @@ class Encoder:
 
     @classmethod
     def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
-        """Load an encoder artifact, after its checksums matched, and check its canaries.
+        """Load an encoder artifact, or the encoder half of a fine-tuned classifier, after its checksums matched.
+
+        Its canaries are checked.
 
         Raises:
             UserError: when it is no encoder, is damaged, or gives other vectors than when it was made.
@@ -74,15 +78,14 @@ class Encoder:
         import keras
 
         artifact = Artifact.open(reference, root)
-        if artifact.manifest.kind != "encoder":
-            raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
+        folder = encoder_folder(artifact)
         artifact.check()
-        facts = EncoderFacts.model_validate_json((artifact / "encoder.json").read_text())
+        facts = EncoderFacts.model_validate_json((folder / "encoder.json").read_text())
         file = PREPROCESSING.get(facts.modality)
-        preprocessing = (artifact / file).read_text() if file else None
-        model = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
+        preprocessing = (folder / file).read_text() if file else None
+        model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
         encoder = cls(model, facts, preprocessing, str(artifact))
-        rows, expected = canaries.load(artifact / "canaries.npz")
+        rows, expected = canaries.load(folder / "canaries.npz")
         step = max(1, len(rows) // canaries.CHECKED_ON_LOADING)
         lowest = float(canaries.agreement(encoder.encode(rows[::step]), expected[::step]).min())
         if not lowest >= canaries.LEAST_AGREEMENT:
@@ -111,6 +114,22 @@ class Encoder:
         for indices, batch in self.feed.batches(rows):
             vectors[indices] = self.forward(batch)
         return vectors
+
+
+def encoder_folder(artifact: Artifact) -> Path:
+    """Where an artifact's encoder lies: the artifact's own folder, or that of a fine-tuned classifier's encoder half.
+
+    Raises:
+        UserError: when it holds none.
+    """
+    if artifact.manifest.kind == "encoder":
+        return artifact.path
+    if (artifact / HALF / "encoder.json").is_file():
+        return artifact / HALF
+    if artifact.manifest.kind == "classifier":
+        frozen = artifact.inputs["vectors"].inputs["encoder"]
+        raise UserError(f"{artifact} holds no encoder: it was trained on vectors of {frozen}, which stayed as it was; give that one")
+    raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
 
 
 def feed(facts: EncoderFacts, preprocessing: str | None) -> Feed:
@@ -198,22 +217,31 @@ def _renumbered(config: bytes) -> bytes:
     return re.sub(rb'("shared_object_id": )(\d+)', number, config)
 
 
-def save_encoder(out: Draft, model: Any, facts: EncoderFacts, preprocessing: str | None = None) -> dict[str, Any]:
-    """Write an encoder's files into a draft; `preprocessing` is the text of the file that PREPROCESSING names.
+def save_encoder(
+    out: Draft, model: Any, facts: EncoderFacts, preprocessing: str | None = None, folder: str = "."
+) -> dict[str, Any]:
+    """Write an encoder's files into a draft.
+
+    Args:
+        out: the draft.
+        model: from what the modality's feed gives to (rows, dimension).
+        facts: what decides a vector beside it; the identity is found here.
+        preprocessing: the text of the file that PREPROCESSING names.
+        folder: where in the draft; HALF for a classifier's.
 
     Returns:
         The details that its manifest carries: modality, dimension, identity and the like.
     """
     facts = facts.model_copy(update={"identity": identity(model, facts, preprocessing)})
-    save_model(model, out / "model.keras")
+    save_model(model, out / f"{folder}/model.keras")
     if preprocessing is not None:
-        (out / PREPROCESSING[facts.modality]).write_text(preprocessing)
-    (out / "encoder.json").write_text(facts.model_dump_json(indent=1) + "\n")
+        (out / f"{folder}/{PREPROCESSING[facts.modality]}").write_text(preprocessing)
+    (out / f"{folder}/encoder.json").write_text(facts.model_dump_json(indent=1) + "\n")
     encoder = Encoder(model, facts, preprocessing, "the new encoder")
     vectors = encoder.encode(canaries.inputs(facts.modality, preprocessing))
     if not np.isfinite(vectors).all():
         raise UserError("the network gives vectors that are not finite; its weights are damaged or don't fit, so import it anew")
-    canaries.save(out / "canaries.npz", facts.modality, vectors, preprocessing)
+    canaries.save(out / f"{folder}/canaries.npz", facts.modality, vectors, preprocessing)
     return facts.model_dump() | {"parameters": int(model.count_params())}
 
 

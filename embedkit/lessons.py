@@ -20,7 +20,28 @@ SURROGATE_HIDDEN = (256, 256)
 HELD_OUT_SHARE = 0.1
 
 
-class TrainHead(Seeded):
+class LearnLabels(Seeded):
+    """What a classifier learns from labelled rows, whatever it is made of."""
+
+    labels_per_class: PositiveInt | None = None
+    """Use only so many training rows of each class, and as many for validation, drawn by hash; all by default."""
+    rebalance: rebalancing.Chain = ()
+    """What is done about rare classes: `weights`, `oversample`, `undersample`, `interpolate` (new vectors between neighbours, for
+    heads only), or several of them; probabilities are corrected for it afterwards."""
+    decide_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1"] = "auto"
+    """Which measure of the validation rows sets the weights by which a class is decided for; `auto` takes balanced accuracy
+    after rebalancing and else the most probable class. Each of several labels gets the threshold of its best F1, or 0.5
+    with `accuracy`."""
+    neutral: Literal["leave_out", "learn"] = "leave_out"
+    """Leave neutral rows out of training, or learn from them as from others; either way a review page proposes their labels."""
+    mixup: NonNegativeFloat = 0.0
+    """Mix training rows (vectors, or pictures) and their labels, shares drawn from Beta(mixup, mixup), 0.2 for instance; 0 mixes
+    none."""
+    training: Training = Training()
+    """How long and how fast it learns."""
+
+
+class TrainHead(LearnLabels):
     """How vectors become a classifier."""
 
     purpose: Literal["predict", "surrogate"] = "predict"
@@ -31,32 +52,20 @@ class TrainHead(Seeded):
     """Widths of hidden layers; by default none, which makes the head linear, and two of 256 for a surrogate."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of hidden units left out in a training step (Srivastava et al. 2014)."""
-    labels_per_class: PositiveInt | None = None
-    """Use only so many training rows of each class, and as many for validation, drawn by hash; all by default."""
-    rebalance: rebalancing.Chain = ()
-    """What is done about rare classes: `weights`, `oversample`, `undersample`, `interpolate` (new vectors between neighbours),
-    or several of them; probabilities are corrected for it afterwards."""
-    decide_by: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1"] = "auto"
-    """Which measure of the validation rows sets the weights by which a class is decided for; `auto` takes balanced accuracy
-    after rebalancing and else the most probable class. Each of several labels gets the threshold of its best F1, or 0.5
-    with `accuracy`."""
-    neutral: Literal["leave_out", "learn"] = "leave_out"
-    """Leave neutral rows out of training, or learn from them as from others; either way a review page proposes their labels."""
-    mixup: NonNegativeFloat = 0.0
-    """Mix training vectors and their labels, shares drawn from Beta(mixup, mixup), 0.2 for instance; 0 mixes none."""
     swap_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a training vector's numbers that are replaced by other rows' in a step; for vectors of table columns."""
     seeds: PositiveInt = 1
     """How often the head is trained, from as many seeds; measures are then means with their spread, the first head is kept."""
-    training: Training = Training()
-    """How long and how fast the head learns."""
 
 
 @dataclass
 class Lesson:
-    """A head in the making: which rows of the vectors train, stop and test it, and what it is to predict."""
+    """A classifier in the making: which rows train, stop and test it, and what it is to predict.
 
-    settings: TrainHead
+    `inputs` are the vectors of all rows, (rows, dimension); `hidden` the widths of a head's hidden layers.
+    """
+
+    settings: Any
     task: Task
     ids: np.ndarray
     inputs: np.ndarray
@@ -64,23 +73,14 @@ class Lesson:
     validation: np.ndarray
     test: np.ndarray
     notes: list[str]
-
-    @property
-    def hidden(self) -> tuple[int, ...]:
-        """Widths of the hidden layers."""
-        usual = SURROGATE_HIDDEN if self.settings.purpose == "surrogate" else ()
-        return usual if self.settings.hidden is None else self.settings.hidden
+    hidden: tuple[int, ...] = ()
 
 
-def assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, settings: TrainHead) -> Lesson:
+def assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, settings: LearnLabels) -> Lesson:
     """What to predict, and which rows train, stop and test: (rows,) index arrays in row order."""
     labels, notes = rows["label"].combine_chunks(), []
     labelled = ~np.array(labels.is_null())
     split = np.array([splits.SPLITS.index(name) for name in rows["split"].to_pylist()])
-    if settings.purpose == "surrogate":
-        return assign_all(dataset, labels, labelled, ids, inputs, settings)
-    if settings.target_error is not None:
-        raise UserError("target_error is for surrogates; set purpose to surrogate, or leave it out")
     neutral = np.zeros(len(rows), bool)
     if "neutral" in rows.column_names and settings.neutral == "leave_out":
         neutral = rows["neutral"].to_numpy() & (split != 2)
@@ -112,19 +112,19 @@ def assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, se
         raise UserError(f"all training rows of {dataset} have the label {only!r}; a classifier needs two classes at least")
     if neutral.any():
         notes.append(f"{int((neutral & (split < 2)).sum()):,} neutral rows were left out of training")
-    return Lesson(settings, task, ids, inputs, parts[0], parts[1], parts[2], notes)
+    return Lesson(settings, task, ids, inputs, parts[0], parts[1], parts[2], notes, getattr(settings, "hidden", None) or ())
 
 
-def _few(part: np.ndarray, targets: np.ndarray, ids: np.ndarray, settings: TrainHead) -> np.ndarray:
+def _few(part: np.ndarray, targets: np.ndarray, ids: np.ndarray, settings: LearnLabels) -> np.ndarray:
     """The first so many rows of each class by the hash of their ids."""
     order = part[np.argsort(splits.mix(ids[part], settings.seed), kind="stable")]
     return np.sort(order[splits.occurrences(targets[order]) < (settings.labels_per_class or 0)])
 
 
-def assign_all(
-    dataset: str, labels: Any, labelled: np.ndarray, ids: np.ndarray, inputs: np.ndarray, settings: TrainHead
-) -> Lesson:
+def assign_all(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, settings: TrainHead) -> Lesson:
     """All labelled rows to learn from, none to measure on."""
+    labels = rows["label"].combine_chunks()
+    labelled = ~np.array(labels.is_null())
     if not labelled.any():
         raise UserError(f"{dataset} has no labelled rows; label some")
     if not pa.types.is_floating(labels.type):
@@ -136,46 +136,66 @@ def assign_all(
         if getattr(settings, name) != type(settings).model_fields[name].default:
             raise UserError(f"{name} is not for surrogates, of which nothing is measured on other rows; leave it out")
     every, none = np.flatnonzero(labelled), np.empty(0, int)
-    return Lesson(settings, task_of(dataset, labels, labelled), ids, inputs, every, every, none, [])
+    hidden = SURROGATE_HIDDEN if settings.hidden is None else settings.hidden
+    return Lesson(settings, task_of(dataset, labels, labelled), ids, inputs, every, every, none, [], hidden)
+
+
+@dataclass
+class Balance:
+    """How rare classes are made to count: `order` and `weights` of training rows, `held` the weights of validation rows.
+
+    `seen` is the prior that is then learned from, `true` the one of the rows; both (outputs,).
+    """
+
+    seen: np.ndarray
+    true: np.ndarray
+    order: Callable[[int, int], np.ndarray] | None = None
+    weights: np.ndarray | None = None
+    held: np.ndarray | None = None
+
+    def correct(self, outputs: Any) -> None:
+        """Give the true prior back to the bias of an output layer."""
+        if self.order is not None:
+            outputs.bias.assign(rebalancing.corrected_bias(outputs.bias.numpy(), self.seen, self.true))
+
+
+def balance(lesson: Lesson, targets: np.ndarray) -> Balance:
+    """What the settings ask for rare classes; `targets` are those of the training rows, with new ones of `interpolate` behind."""
+    task, chain, true = lesson.task, lesson.settings.rebalance, lesson.task.prior(lesson.train)
+    if not chain:
+        return Balance(true, true)
+    counts = np.bincount(task.targets[lesson.train], minlength=task.outputs)
+    goal, seen = rebalancing.targets(counts, chain), rebalancing.seen_prior(counts, chain)
+    weights = rebalancing.weights(targets, goal) if "weights" in chain else None
+    # Validation rows count as if their classes had the shares that are learned from, so that both losses mean the same.
+    held = (np.where(true > 0, seen, 1) / np.where(true > 0, true, 1)).astype(np.float32)[task.targets[lesson.validation]]
+    return Balance(seen, true, _drawn(targets, goal), weights, held)
 
 
 def problem_of(lesson: Lesson, seed: int) -> tuple[Any, Any, Problem, Callable[[], None]]:
     """The head, the same up to its outputs before softmax or sigmoid, what it is to learn, and what mends its bias afterwards."""
     task, settings, train = lesson.task, lesson.settings, lesson.train
     inputs, targets, ids = lesson.inputs[train], task.targets[train], lesson.ids[train]
-    seen = true = task.prior(train)
-    order, weights, held = None, None, None
-    if settings.rebalance:
-        chain, counts = settings.rebalance, np.bincount(targets, minlength=task.outputs)
-        goal, seen = rebalancing.targets(counts, chain), rebalancing.seen_prior(counts, chain)
-        if "interpolate" in chain:
-            more, labels = rebalancing.interpolate(inputs, targets, rebalancing.interpolated(counts, chain), seed)
-            inputs, targets = np.concatenate([inputs, more]), np.concatenate([targets, labels])
-            ids = np.concatenate([ids, np.full(len(more), -1)])  # of rows that are none of the dataset's
-        order = _drawn(targets, goal)
-        weights = rebalancing.weights(targets, goal) if "weights" in chain else None
-        # Validation rows count as if their classes had the shares that are learned from, so that both losses mean the same.
-        held = (np.where(true > 0, seen, 1) / np.where(true > 0, true, 1)).astype(np.float32)[task.targets[lesson.validation]]
-    model, logits = build(task, lesson.inputs, train, lesson.hidden, settings.dropout, seen)
-    validation = Rows.of(*(array[lesson.validation] for array in (lesson.inputs, task.targets, lesson.ids)), weights=held)
+    if "interpolate" in settings.rebalance:
+        counts = np.bincount(targets, minlength=task.outputs)
+        more, labels = rebalancing.interpolate(inputs, targets, rebalancing.interpolated(counts, settings.rebalance), seed)
+        inputs, targets = np.concatenate([inputs, more]), np.concatenate([targets, labels])
+        ids = np.concatenate([ids, np.full(len(more), -1)])  # of rows that are none of the dataset's
+    balanced = balance(lesson, targets)
+    model, logits = build(task, lesson.inputs, train, lesson.hidden, settings.dropout, balanced.seen)
+    validation = (array[lesson.validation] for array in (lesson.inputs, task.targets, lesson.ids))
     problem = Problem(
         logits,
         task.loss(),
-        Rows.of(inputs, targets, ids, weights=weights, order=order),
-        validation,
+        Rows.of(inputs, targets, ids, weights=balanced.weights, order=balanced.order),
+        Rows.of(*validation, weights=balanced.held),
         scores=task.scores(lesson.validation),
-        expected=task.entropy(train, seen) if not settings.rebalance else None,
+        expected=task.entropy(train, balanced.seen) if not settings.rebalance else None,
         # Half of what a plane through the rows could fit exactly: rows of a table often share their values.
         separable=max(2, min(16, (1 + min([inputs.shape[1], *lesson.hidden])) // 2)),
     )
     _augment(problem, task, settings, seed)
-
-    def correct() -> None:
-        if settings.rebalance:
-            layer = logits.get_layer("outputs")
-            layer.bias.assign(rebalancing.corrected_bias(layer.bias.numpy(), seen, true))
-
-    return model, logits, problem, correct
+    return model, logits, problem, lambda: balanced.correct(logits.get_layer("outputs"))
 
 
 def _drawn(labels: np.ndarray, goal: np.ndarray) -> Callable[[int, int], np.ndarray]:

@@ -434,8 +434,15 @@ def _nested(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and hasattr(_graph(layer), "operations") and hasattr(_graph(layer), "inputs")
 
 
-def list_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, str, tuple]]:
+def list_layers(model: Any) -> Iterator[tuple[str, str, tuple]]:
     """Layers at which a model can be cut, in order: path (`outer/inner` for nested models), class, output shape."""
+    for path, layer, outputs in walk(model):
+        if len(outputs) == 1:
+            yield path, type(layer).__name__, tuple(outputs[0].shape)
+
+
+def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
+    """Every layer of a model but its inputs, in order, those of a nested model before it: path, layer, output tensors."""
     import keras
 
     for layer in _graph(model).layers:
@@ -443,10 +450,8 @@ def list_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, str, tuple]
         if isinstance(layer, keras.layers.InputLayer):
             continue
         if _nested(layer):
-            yield from list_layers(layer, path + "/")
-        outputs = _node(model, layer).output_tensors
-        if len(outputs) == 1:
-            yield path, type(layer).__name__, tuple(outputs[0].shape)
+            yield from walk(layer, path + "/")
+        yield path, layer, _node(model, layer).output_tensors
 
 
 def find_layer(network: Network, layer: str) -> Any:

@@ -55,6 +55,17 @@ class TextFeed:
         Yields:
             (rows,) indices into `rows`, and `token_ids`, `padding_mask`, `segment_ids`, each (rows, longest) int32.
         """
+        tokens = self.tokens(rows)
+        lengths = np.array([len(ids) for ids in tokens])
+        order, start = np.argsort(-lengths, kind="stable"), 0  # longest first: too large a batch fails at once
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            chosen = order[start : start + max(1, TOKENS_PER_BATCH // longest)]
+            yield chosen, self.padded([tokens[row] for row in chosen])
+            start += len(chosen)
+
+    def tokens(self, rows: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, special ones included, cut at the maximal length."""
         for row in rows:
             if not isinstance(row, str):
                 raise UserError(f"texts are encoded here, but {type(row).__name__} came: {row!r:.80}; give str")
@@ -64,18 +75,17 @@ class TextFeed:
         except UnicodeEncodeError as error:
             raise UserError("a text is not valid Unicode (a lone surrogate); take it out or replace the character") from error
         texts = [text.lower() for text in texts] if self.lower else texts
-        tokens = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+
+    def padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+        """Token ids of several texts as a network takes them: three arrays, (texts, longest) int32."""
         lengths = np.array([len(ids) for ids in tokens])
-        order, start = np.argsort(-lengths, kind="stable"), 0  # longest first: too large a batch fails at once
-        while start < len(order):
-            longest = int(lengths[order[start]])
-            chosen = order[start : start + max(1, TOKENS_PER_BATCH // longest)]
-            ids = np.full((len(chosen), longest), self.padding, np.int32)
-            for line, row in enumerate(chosen):
-                ids[line, : lengths[row]] = tokens[row]
-            mask = (np.arange(longest) < lengths[chosen][:, None]).astype(np.int32)
-            yield chosen, {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
-            start += len(chosen)
+        longest = int(lengths.max())
+        ids = np.full((len(tokens), longest), self.padding, np.int32)
+        for line, own in enumerate(tokens):
+            ids[line, : len(own)] = own
+        mask = (np.arange(longest) < lengths[:, None]).astype(np.int32)
+        return {"token_ids": ids, "padding_mask": mask, "segment_ids": np.zeros_like(ids)}
 
 
 class ImageFeed:

@@ -27,8 +27,8 @@ class Training(Settings):
     """How long and how fast a network learns."""
 
     epochs: PositiveInt | None = None
-    """Passes over the training rows at most, by default 1,000 for a head and 60 for an autoencoder; early stopping usually
-    ends the run sooner."""
+    """Passes over the training rows at most, by default 1,000 for a head, 60 for an autoencoder and 10 for fine-tuning; early
+    stopping usually ends the run sooner."""
     epochs_factor: PositiveInt = 1
     """Times as many epochs, with early stopping off, to see where a longer run stops helping; the best weights are kept all the
     same."""
@@ -38,12 +38,12 @@ class Training(Settings):
     """AdamW, or gradient descent with Nesterov momentum 0.9; `auto` takes the second for linear heads, whose result then
     doesn't depend on how the vectors are rotated, and AdamW for everything else."""
     learning_rate: PositiveFloat | Literal["auto"] | None = None
-    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980) and 1 for gradient descent on scaled vectors;
-    `auto` takes what the range test suggests."""
+    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980), 0.0002 where a pretrained network moves, and
+    1 for gradient descent on scaled vectors; `auto` takes what the range test suggests."""
     schedule: Literal["auto", "constant", "cosine", "plateau"] = "auto"
     """How the learning rate goes on after the warm-up: it stays, falls to 0 along a cosine over all epochs (Loshchilov and
     Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain; `auto` takes the cosine
-    for surrogates, and else a constant rate."""
+    for surrogates and fine-tuning, and else a constant rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises to its value (Goyal et al. 2017, arXiv:1706.02677)."""
     weight_decay: NonNegativeFloat = 0.0
@@ -82,13 +82,20 @@ class Training(Settings):
     """Whether to check also that shuffled labels score as chance, and which batch size and widths suit this machine."""
 
 
-def resolve(settings: Training, linear: bool, epochs: int) -> Training:
+def resolve(settings: Training, linear: bool, epochs: int, rate: float | None = None) -> Training:
     """The same settings with what `auto` and the defaults that depend on the stage come to.
 
     A learning rate of `auto` stays, until the range test was run.
+
+    Args:
+        settings: as given.
+        linear: whether the model is linear, which decides the optimizer.
+        epochs: the stage's own default.
+        rate: the stage's own default learning rate for AdamW, where it has one.
     """
     optimizer = ("sgd" if linear else "adamw") if settings.optimizer == "auto" else settings.optimizer
-    rate = settings.learning_rate or DEFAULT_RATES[optimizer]
+    usual = rate if rate is not None and optimizer == "adamw" else DEFAULT_RATES[optimizer]
+    rate = settings.learning_rate or usual
     planned = (settings.epochs or epochs) * settings.epochs_factor
     patience = settings.patience if settings.epochs_factor == 1 else None
     known = {"optimizer": optimizer, "learning_rate": rate, "epochs": planned, "patience": patience}

@@ -42,6 +42,8 @@ class Problem:
         expected: mean loss that theory says of the untrained model, such as the entropy of the labels.
         separable: how many different rows the model can tell apart at least, which bounds the batch it is asked to overfit.
         bound: from the targets of a batch to the loss below which it counts as overfitted; by default a tenth of the first loss.
+        factor: from the path of a variable to a factor of its learning rate; 1 for all by default. `Training.layer_rates`
+            multiply it.
         measured_on: what the validation rows are called in the history; `fitted` where they are the training rows.
     """
 
@@ -57,6 +59,7 @@ class Problem:
     expected: float | None = None
     separable: int = 16
     bound: Callable[[Any], float] | None = None
+    factor: Callable[[str], float] | None = None
     measured_on: str = "validation"
 
 
@@ -79,13 +82,16 @@ class Trainer:
             if self.precision != "float32" or self.strategy.num_replicas_in_sync > 1:
                 self.model = keras.models.clone_model(self.model, clone_function=self._cloned, recursive=True)
                 checkpoints.assign(self.model.variables, checkpoints.values(problem.model.variables))
-            self.groups = [(_optimizer(settings), factor, chosen) for factor, chosen in _groups(self.model, settings)]
+                for mine, given in zip(self.model.variables, problem.model.variables, strict=True):
+                    mine.trainable = given.trainable  # of single variables the configuration says nothing
+            groups = _groups(self.model, settings, problem.factor)
+            self.groups = [(_optimizer(settings), factor, chosen) for factor, chosen in groups]
             for optimizer, _, chosen in self.groups:
                 if narrow := [variable for variable in chosen if len(variable.shape) < 2]:
                     optimizer.exclude_from_weight_decay(var_list=narrow)
                 optimizer.build(chosen)
-        state = [variable for optimizer, _, _ in self.groups for variable in optimizer.variables]
-        self.variables = [*self.model.variables, *state, *problem.state]
+        self._state = [variable for optimizer, _, _ in self.groups for variable in optimizer.variables]
+        self.variables = [*self.model.variables, *self._state, *problem.state]
         self.specs = problem.train.specs()
         self._traces: dict[str, Any] = {}
 
@@ -98,6 +104,21 @@ class Trainer:
     def random(self) -> bool:
         """Whether two steps from the same state and batch could differ, but for their random generators."""
         return bool(self.problem.augment) or any("seed_generator" in variable.path for variable in self.model.variables)
+
+    def restart(self, problem: Problem, weights: list[np.ndarray]) -> None:
+        """Begin anew with other rows and first weights; what was traced is kept, since tracing a large network takes long.
+
+        Args:
+            problem: the same model, loss and augmentation, with rows of the same shapes.
+            weights: of all variables of the problem's model.
+        """
+        assert problem.model is self.problem.model and problem.augment is self.problem.augment
+        self.problem = problem
+        checkpoints.assign(problem.model.variables, weights)
+        if self.model is not problem.model:
+            checkpoints.assign(self.model.variables, weights)
+        for variable in self._state:
+            variable.assign(np.zeros(variable.shape, variable.dtype))
 
     def step(self, batch: Batch, rate: float, calm: bool = False) -> tuple[Any, Any]:
         """Learn from one batch.
@@ -324,17 +345,18 @@ def _optimizer(settings: Training) -> Any:
     return keras.optimizers.AdamW(1.0, weight_decay=settings.weight_decay, **more)
 
 
-def _groups(model: Any, settings: Training) -> list[tuple[float, list[Any]]]:
+def _groups(model: Any, settings: Training, factor: Callable[[str], float] | None) -> list[tuple[float, list[Any]]]:
     """The trainable variables by the factor of their learning rate, frozen ones left out."""
-    rules = [(name, float(factor)) for name, _, factor in (rule.rpartition("=") for rule in settings.layer_rates)]
+    rules = [(name, float(number)) for name, _, number in (rule.rpartition("=") for rule in settings.layer_rates)]
     names = sorted({part for variable in model.trainable_variables for part in variable.path.split("/")})
     for name, _ in rules:
         if not fnmatch.filter(names, name):
             raise not_among("layer", name, names, hint="in layer_rates")
     groups: dict[float, list[Any]] = {}
     for variable in model.trainable_variables:
-        fits = (factor for name, factor in rules if fnmatch.filter(variable.path.split("/"), name))
-        groups.setdefault(next(fits, 1.0), []).append(variable)
+        own = factor(variable.path) if factor else 1.0
+        fits = (number for name, number in rules if fnmatch.filter(variable.path.split("/"), name))
+        groups.setdefault(own * next(fits, 1.0), []).append(variable)
     groups.pop(0.0, None)
     if not groups:
         raise UserError("layer_rates freezes every layer; leave one at least to learn")

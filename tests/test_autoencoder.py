@@ -9,7 +9,7 @@ from PIL import Image
 
 from embedkit import Encoder, LoadImages, PretrainAutoencoder, Training, UserError, engines, load_images, pretrain_autoencoder
 from embedkit.artifacts import Dataset
-from embedkit.autoencoder import ConvNet, build, load_pixels, principal_components, shape
+from embedkit.autoencoder import ConvNet, build, principal_components, shape
 from embedkit.datasets import read_rows
 from embedkit.leaks import record_fitted
 from embedkit.settings import Settings
@@ -82,7 +82,7 @@ def test_the_controls_are_those_of_scikit_learn_and_of_the_training_pictures_mea
     from sklearn.decomposition import PCA
 
     split = np.array(read_rows(pictures)["split"].to_pylist())
-    flat = load_pixels(pictures, 8, tmp_path / "pixels.npy").reshape(80, -1) / 255
+    flat = load_pixels(pictures, 8, 8, tmp_path / "pixels.npy").reshape(80, -1) / 255
     train, test = flat[split == "train"], flat[split == "test"]
     mean = np.square(test - train.mean(axis=0)).mean()
     assert learned.manifest.metrics["mean_picture_mse"].value == pytest.approx(mean, rel=1e-4)
@@ -213,13 +213,13 @@ def test_one_coloured_picture_among_grey_ones_makes_them_coloured(tmp_path):
 
 def test_pixels_are_decoded_once_and_kept_in_row_order(pictures, tmp_path):
     path = tmp_path / "pixels.npy"
-    found = load_pixels(pictures, 8, path, rows_at_once=30)
+    found = load_pixels(pictures, 8, 8, path, rows_at_once=30)
     assert (found.shape, found.dtype, isinstance(found, np.memmap)) == ((80, 8, 8, 3), np.uint8, True)
     folder = pictures.root.parent / "stripes"
     paths = sorted(folder.rglob("*.png"), key=lambda each: each.relative_to(folder).as_posix())
     assert all(np.array_equal(found[row], np.asarray(Image.open(each).convert("RGB"))) for row, each in enumerate(paths))
     inode = path.stat().st_ino
-    assert np.array_equal(load_pixels(pictures, 8, path), found)
+    assert np.array_equal(load_pixels(pictures, 8, 8, path), found)
     assert path.stat().st_ino == inode
 
 

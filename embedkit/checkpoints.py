@@ -87,3 +87,13 @@ def assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
     """Set Keras variables."""
     for variable, value in zip(variables, arrays, strict=True):
         variable.assign(value)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a numpy file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+    sync(unfinished)
+    os.replace(unfinished, path)

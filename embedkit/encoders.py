@@ -128,7 +128,7 @@ def encoder_folder(artifact: Artifact) -> Path:
         return artifact / HALF
     if artifact.manifest.kind == "classifier":
         frozen = artifact.inputs["vectors"].inputs["encoder"]
-        raise UserError(f"{artifact} holds no encoder: it was trained on vectors of {frozen}, which stayed as it was; give that one")
+        raise UserError(f"{artifact} holds no encoder: it was trained on vectors of {frozen}; give that one")
     raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
 
 

@@ -61,7 +61,7 @@ def start_keras(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed % 2**32)
     # Keras draws first weights from Python's own generator, from which any other thread, such as Prefect's, may draw meanwhile.
-    _seed_generator().python_random = random.Random(seed % 2**32)
+    start_drawing(seed)
 
 
 def _seed_generator() -> Any:
@@ -76,6 +76,11 @@ def random_states() -> list[Any]:
 
     behind = global_state.get_global_attribute("global_seed_generator")
     return [_seed_generator().python_random.getstate(), None if behind is None else behind.state.numpy().tolist()]
+
+
+def start_drawing(seed: int) -> None:
+    """Let layers made from here on draw first weights that are a function of the seed."""
+    _seed_generator().python_random = random.Random(seed % 2**32)
 
 
 @contextlib.contextmanager

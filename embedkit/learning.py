@@ -43,15 +43,30 @@ def learn(out: Draft, problem: Problem, settings: Training, seed: int) -> Learne
     Raises:
         UserError: when one batch can't be overfitted, or the loss is no longer finite.
     """
-    trainer, notes = Trainer(problem, settings), []
+    trainer = Trainer(problem, settings)
+    notes = check(out, trainer, seed)
+    with EventFile(out / "tensorboard") as events:
+        run = fit(trainer, seed, out.work / "checkpoints", events.write)
+        events.write(run)  # a run that was finished before has no epoch to report
+    return record(out, trainer, run, notes)
+
+
+def check(out: Draft, trainer: Trainer, seed: int) -> list[str]:
+    """Check before a run, and set a learning rate that was left to the range test; returns what should be said.
+
+    Raises:
+        UserError: when one batch can't be overfitted.
+    """
+    notes: list[str] = []
     found: dict[str, Any] = {}
+    settings = trainer.settings
     if settings.preflight:
         found = out.decide("preflight", lambda: checks.preflight(trainer, seed))
     elif settings.learning_rate == "auto":
         with trainer.untouched():
             found = {"learning_rate": out.decide("learning_rate_range", lambda: checks.learning_rate_range(trainer, seed))}
-    for check in found.values():
-        log.info("%s", check["line"])
+    for each in found.values():
+        log.info("%s", each["line"])
     if "learning_rate" in found:
         reports.learning_rates(found["learning_rate"], out / "learning_rate.png")
     if settings.learning_rate == "auto":
@@ -59,11 +74,13 @@ def learn(out: Draft, problem: Problem, settings: Training, seed: int) -> Learne
         if rate is None:
             rate = DEFAULT_RATES[settings.optimizer]
             notes.append(f"the range test of learning rates found no usable slope; took the usual {rate:g}")
-        trainer.settings = settings = settings.model_copy(update={"learning_rate": rate})
-    notes += [found[name]["line"] for name, passed in PASSED.items() if found.get(name, {}).get(passed) is False]
-    with EventFile(out / "tensorboard") as events:
-        run = fit(trainer, seed, out.work / "checkpoints", events.write)
-        events.write(run)  # a run that was finished before has no epoch to report
+        trainer.settings = settings.model_copy(update={"learning_rate": rate})
+    return notes + [found[name]["line"] for name, passed in PASSED.items() if found.get(name, {}).get(passed) is False]
+
+
+def record(out: Draft, trainer: Trainer, run: Progress, notes: list[str]) -> Learned:
+    """Write down a finished run: its history and curve; returns what its manifest says of it."""
+    settings, problem = trainer.settings, trainer.problem
     write_json(out / "history.json", run.history)
     reports.learning_curve(run.history, run.best_epoch, settings.monitor, problem.measured_on, out / "learning_curve.png")
     seen = course([monitored_in(entry, trainer) for entry in run.history])

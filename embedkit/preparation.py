@@ -36,6 +36,7 @@ class Prepared:
             self.batch: Callable[[np.ndarray], Any] = lambda chosen: feeds.padded([tokens[row] for row in chosen])
         elif isinstance(feed, ImageFeed):
             line = _lines(places, dataset.manifest.rows or 0)
+            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"pixels-{feed.height}x{feed.width}.npy"
             pixels = load_pixels(dataset, feed.height, feed.width, path, places)
             self.batch = lambda chosen: pixels[line[chosen]].astype(np.float32)

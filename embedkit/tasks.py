@@ -41,18 +41,30 @@ class Task:
         """Width of the last layer."""
         return len(self.classes) or 1
 
-    def loss(self) -> Callable[[Any, Any], Any]:
-        """One number per row, from targets and outputs; a class may also come as shares of the classes, (rows, classes)."""
+    def loss(self, smoothing: float = 0.0) -> Callable[[Any, Any], Any]:
+        """One number per row, from targets and outputs; a class may also come as shares of the classes, (rows, classes).
+
+        Args:
+            smoothing: share of each target that is spread over all classes, or over yes and no of each of several labels
+                (Szegedy et al. 2016, arXiv:1512.00567).
+        """
         from keras import ops
 
         def of_class(truth: Any, outputs: Any) -> Any:
-            whole = ops.categorical_crossentropy if len(truth.shape) == 2 else ops.sparse_categorical_crossentropy
-            return whole(truth, outputs, from_logits=True)
+            if len(truth.shape) == 1 and not smoothing:
+                return ops.sparse_categorical_crossentropy(truth, outputs, from_logits=True)
+            shares = truth if len(truth.shape) == 2 else ops.one_hot(truth, self.outputs)
+            shares = shares * (1 - smoothing) + smoothing / self.outputs
+            return ops.categorical_crossentropy(shares, outputs, from_logits=True)
+
+        def of_classes(truth: Any, outputs: Any) -> Any:
+            truth = truth * (1 - smoothing) + smoothing / 2
+            return ops.sum(ops.binary_crossentropy(truth, outputs, from_logits=True), axis=-1)
 
         if self.kind == "class":
             return of_class
         if self.kind == "classes":
-            return lambda truth, outputs: ops.sum(ops.binary_crossentropy(truth, outputs, from_logits=True), axis=-1)
+            return of_classes
         # Halved: with inputs of total variance 1 its curvature is then at most 1, and Nesterov's steps of 1 stay stable
         # (they do below 1.36 at a momentum of 0.9; Sutskever et al. 2013).
         return lambda targets, outputs: ops.mean(ops.multiply(ops.square(targets - outputs), 0.5), axis=-1)

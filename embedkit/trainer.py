@@ -44,6 +44,7 @@ class Problem:
         bound: from the targets of a batch to the loss below which it counts as overfitted; by default a tenth of the first loss.
         factor: from the path of a variable to a factor of its learning rate; 1 for all by default. `Training.layer_rates`
             multiply it.
+        keep_start: whether the first weights are kept unless an epoch beats them.
         measured_on: what the validation rows are called in the history; `fitted` where they are the training rows.
     """
 
@@ -60,6 +61,7 @@ class Problem:
     separable: int = 16
     bound: Callable[[Any], float] | None = None
     factor: Callable[[str], float] | None = None
+    keep_start: bool = False
     measured_on: str = "validation"
 
 

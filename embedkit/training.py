@@ -33,7 +33,10 @@ FALLING = {"loss", "log_loss", "brier", "ece", "mse", "rmse", "mae", "worst_erro
 
 @dataclass
 class Progress:
-    """Where a run is; all of it goes into a checkpoint. `best` is the monitored measure, negative where more is better."""
+    """Where a run is; all of it goes into a checkpoint. `best` is the monitored measure, negative where more is better.
+
+    `start` are the measures of the first weights, where they may be kept; `best_epoch` is 0 where they were.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -45,6 +48,7 @@ class Progress:
     seconds: float = field(default=0.0, compare=False)
     waited: float = field(default=0.0, compare=False)
     history: list[dict[str, float]] = field(default_factory=list)
+    start: dict[str, float] | None = None
 
 
 def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progress], None] = lambda run: None) -> Progress:
@@ -74,6 +78,10 @@ def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progre
     steps = per_epoch * settings.epochs
     validation = Repeated(problem.validation, trainer.specs, min(ROWS_AT_ONCE, 4 * settings.batch_size))
     stream = training_stream(problem.train, trainer.specs, settings.batch_size, seed, run.step, steps)
+    if problem.keep_start and run.start is None:
+        measured = measure(trainer, validation, "the start")
+        run.start = {f"{problem.measured_on}_{name}": value for name, value in measured.items()}
+        run.best = monitored_in(run.start, trainer)
     spoken, rate = time.monotonic(), 0.0
     with progress.bar(settings.epochs, "epochs") as advance:
         advance(run.epoch)

@@ -12,6 +12,7 @@ from embedkit.artifacts import Dataset
 from embedkit.autoencoder import ConvNet, build, principal_components, shape
 from embedkit.datasets import read_rows
 from embedkit.leaks import record_fitted
+from embedkit.preparation import load_pixels
 from embedkit.settings import Settings
 from embedkit.stages import Draft, Facts, stage
 

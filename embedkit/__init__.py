@@ -24,6 +24,9 @@ STAGES = {
     "pretrain_autoencoder": "embedkit.autoencoder",
     "embed": "embedkit.embedding",
     "train_head": "embedkit.heads",
+    "fine_tune": "embedkit.finetuning",
+    "cut_encoder": "embedkit.layers",
+    "compare": "embedkit.comparison",
     "build_index": "embedkit.index",
 }
 _NAMES = STAGES | {
@@ -33,6 +36,8 @@ _NAMES = STAGES | {
     "Encoder": "embedkit.encoders",
     "search": "embedkit.index",
     "Search": "embedkit.index",
+    "Classifier": "embedkit.predicting",
+    "Predict": "embedkit.predicting",
     "LoadImages": "embedkit.datasets",
     "LoadTexts": "embedkit.datasets",
     "LoadTable": "embedkit.datasets",
@@ -41,6 +46,9 @@ _NAMES = STAGES | {
     "PretrainAutoencoder": "embedkit.autoencoder",
     "Embed": "embedkit.embedding",
     "TrainHead": "embedkit.heads",
+    "FineTune": "embedkit.tuning",
+    "CutEncoder": "embedkit.layers",
+    "Compare": "embedkit.comparison",
     "BuildIndex": "embedkit.index",
     "Training": "embedkit.training",
 }

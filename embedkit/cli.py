@@ -8,6 +8,7 @@ user can mend, 2 wrong usage, 130 interrupted.
 """
 
 import ast
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -50,16 +51,27 @@ def command_of(name: str) -> Any:
 
     keyword, position = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
     options = [
-        inspect.Parameter("settings", keyword, annotation=Annotated[stage.Settings, Parameter(name="*")], default=stage.Settings()),
+        _options_of(stage.Settings),
         inspect.Parameter("name", keyword, annotation=Annotated[str | None, Parameter(help=OPTIONS["name"])], default=None),
         inspect.Parameter("root", keyword, annotation=Annotated[Path | None, Parameter(help=OPTIONS["root"])], default=None),
         inspect.Parameter("as_json", keyword, annotation=As_json, default=False),
     ]
     inputs = [inspect.Parameter(role, position, annotation=str) for role in stage.inputs]
-    run.__signature__ = inspect.Signature([*inputs, *options])  # pyright: ignore[reportFunctionMemberAccess]
-    run.__annotations__ = {option.name: option.annotation for option in (*inputs, *options)}
     run.__doc__ = stage.__doc__
-    return run
+    return _signed(run, [*inputs, *options])
+
+
+def _options_of(settings: type) -> inspect.Parameter:
+    """The parameter `settings`, whose fields are options."""
+    annotation = Annotated[settings, Parameter(name="*")]
+    return inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=settings())
+
+
+def _signed(function: Any, parameters: list[inspect.Parameter]) -> Any:
+    """A function with the parameters that cyclopts is to see."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {one.name: one.annotation for one in parameters}
+    return function
 
 
 def application(only: str | None) -> App:
@@ -71,7 +83,12 @@ def application(only: str | None) -> App:
         suppress_keyboard_interrupt=False,  # `main` has a word to say about it
         help_epilogue="Add --debug to any command to see the traceback of an error.",
     )
-    for command in (search, layers, quickstart, ui, artifacts):
+    if only == "predict":
+        from embedkit.predicting import Predict
+
+        parameters = inspect.signature(predict).parameters | {"settings": _options_of(Predict)}
+        _signed(predict, list(parameters.values()))
+    for command in (predict, search, layers, quickstart, ui, artifacts):
         app.command(command)
     for name, module in STAGES.items():
         command = name.replace("_", "-")
@@ -84,6 +101,36 @@ def application(only: str | None) -> App:
 
 def _not_loaded(*arguments: str) -> None:
     raise AssertionError("a stage's command is loaded before it runs")
+
+
+def predict(classifier: str, *sources: str, settings: Any = None, root: Root = None, as_json: As_json = False) -> None:
+    """Predict the labels of rows in files, of pictures, or of texts: a line each of label, probability and row.
+
+    Rejected rows have the label ?, several labels stand in one, numbers have no probability. Rows that can't be read are
+    named on stderr.
+
+    Args:
+        classifier: the classifier, such as classifier/reviews-minilm.
+        sources: pictures, folders of pictures, files of rows, or texts themselves; one or several.
+    """
+    from embedkit import progress
+    from embedkit.predicting import Predict, as_line
+    from embedkit.predicting import predict as find
+
+    log = logging.getLogger(__name__)
+    # At a terminal the rows themselves show how far it is.
+    bar = contextlib.nullcontext(lambda more: None) if sys.stdout.isatty() else progress.bar(None, "rows")
+    with progress.of("predict"), bar as advance:
+        for row, found in find(classifier, sources, settings or Predict(), root):
+            row = row.encode(errors="replace").decode()  # a path may hold bytes that are no text
+            if isinstance(found, str):
+                log.warning("%s: %s", " ".join(row.split()), found)
+            if as_json:
+                told = {"problem": found} if isinstance(found, str) else found.model_dump()
+                print(json.dumps({"row": row} | told, ensure_ascii=False))
+            elif not isinstance(found, str):
+                print(as_line(row, found))
+            advance(1)
 
 
 def search(

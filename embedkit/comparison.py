@@ -1,17 +1,442 @@
-"""Comparison: is one classifier better than others on the same test rows?
+"""compare: which way of using an encoder is worth its cost, measured on the same rows, splits and seeds.
 
-Rows are paired, so that what is hard for all of them cancels out of the error of the difference.
+Test rows are the dataset's own. Which of the other labelled rows train and which stop is drawn anew for each seed, stratified
+by class, alike for all arms; a smaller label budget is a part of a larger one. `against` is the same question for
+classifiers that are there already: rows are paired, so that what is hard for all of them cancels out of the difference.
 """
 
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from embedkit import metrics
-from embedkit.artifacts import Artifact, Metric
-from embedkit.settings import UserError
+from embedkit import layers, metrics, progress, splits, verdicts
+from embedkit.arms import RECIPES, Bench, Name, Trial, described, measures, try_out, windows
+from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
+from embedkit.batches import training_stream
+from embedkit.classifiers import labelled_rows
+from embedkit.datasets import fetch
+from embedkit.encoders import Encoder, encoder_folder
+from embedkit.leaks import refuse_leaks
+from embedkit.lessons import HELD_OUT_SHARE, Balance, Lesson, TrainHead, assign
+from embedkit.pages import write_report
+from embedkit.preparation import Prepared
+from embedkit.review import thumbnail
+from embedkit.settings import Seeded, UserError
+from embedkit.stages import Draft, Facts, stage, write_json
+from embedkit.tasks import MAIN, Task
+from embedkit.tuning import FineTune, Tuner
+from embedkit.verdicts import ALL, Judge
 
+log = logging.getLogger(__name__)
 CLEAR = 2.0
 """A difference of less than so many standard errors is none."""
+MOST_OF_ALL = 0.8
+"""Share of the labels above which a budget says nothing that all labels don't."""
+HELD = (0.1, 0.3)
+"""Bounds of the share of labelled rows that stop training."""
+TIMED_SECONDS, TIMED_STEPS = 6.0, 12
+MISTAKES = 12
+
+class Compare(Seeded):
+    """What is compared, and how much time it may take."""
+
+    arms: tuple[Name, ...] = ()
+    """Which ways of getting a classifier: `guess`, `raw` (TF-IDF, principal components of pixels, or columns, under a linear model),
+    `random` (a random encoder), `knn`, `linear` and `mlp` on frozen vectors, `scratch`, `adapter`, `full` and `lp_ft`; all by
+    default. Guessing is always among them."""
+    budgets: tuple[PositiveInt, ...] = (10, 30, 100, 300)
+    """Labels per class of the curve, validation rows among them, beside all labels; for several labels or numbers, ten times so
+    many rows. Budgets of more than four fifths of the labels are left out."""
+    seeds: PositiveInt = 3
+    """How often each arm learns: each seed draws anew which rows train and which stop, for all arms alike; test rows stay."""
+    minutes: PositiveFloat = 6.0
+    """Time that the arms that move the network may take in all; how many rows a run is shown for that is measured once and
+    recorded."""
+    rows_a_run: PositiveInt | None = None
+    """Rows that a run of a moving network is shown, each as often as it comes, instead of what fits `minutes`."""
+    predictions: PositiveInt = 10_000
+    """Rows to predict that count to the cost of an arm, beside its training."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Cosine of the encoder's vectors from which on a test row counts as a near duplicate of a training row."""
+    layers: tuple[str, ...] = ()
+    """Layers of the encoder to look at as well, by name, or `auto` for all at which it can be cut; each with each pooling."""
+    head: TrainHead = TrainHead()
+    """How heads on frozen vectors learn."""
+    fine_tune: FineTune = FineTune()
+    """How arms that move the network learn; the recipe is the arm's own."""
+
+
+def _called(names: dict[str, str], settings: Compare) -> str:
+    own = names["encoder"].startswith(names["dataset"] + "-")
+    return names["encoder"] if own else f"{names['dataset']}-{names['encoder']}"
+
+
+@stage("report", revision=1, name=_called, keras=True)
+def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Compare = Compare()) -> Facts:
+    """Measure which way of using an encoder is worth its cost: frozen, fine-tuned, from scratch, or not at all.
+
+    Args:
+        dataset: images, texts or a table, with labels.
+        encoder: an encoder for that kind of rows.
+    """
+    encoder_folder(encoder)
+    modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
+    if modality != kind:
+        raise UserError(f"{encoder} takes {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
+    rows = labelled_rows(dataset.check(), "compare on that")
+    whole = assign(str(dataset), rows, rows["id"].to_numpy(), np.empty((len(rows), 0)), settings.head)
+    for ancestor in (encoder, dataset):
+        refuse_leaks(ancestor, rows.take(whole.test))
+    bench = _bench(out, dataset, encoder, whole, settings)
+    lessons = _lessons(whole, rows["content"].to_numpy(), settings)
+    arms = _wanted(bench, settings)
+    out.decide("plan", lambda: _plan(bench, lessons, arms, settings))
+    bench.rows_a_run = out.decisions["plan"]["rows_a_run"]
+    trials = _trials(out, bench, lessons, arms, settings)
+    found = _judged(bench, whole, rows, lessons, trials, arms, settings)
+    if settings.layers:
+        pool = np.concatenate([whole.train, whole.validation])
+        more = (bench.vectors, settings.layers, settings.seed, out.work, str(encoder))
+        found["layers"] = layers.sweep(bench.prepared, bench.loaded, bench.task, pool, *more)
+    found |= {
+        "title": f"{dataset.manifest.name} with {encoder.manifest.name}",
+        "dataset": str(dataset),
+        "encoder": str(encoder),
+        "settings": settings.model_dump(mode="json"),
+        "decisions": out.decisions["plan"],
+        "lineage": [[str(each), role] for role, each in (("dataset", dataset), ("encoder", encoder))],
+    }
+    write_json(out / "results.json", found)
+    write_report(out, found)
+    return _facts(found, whole)
+
+def _bench(out: Draft, dataset: Artifact, encoder: Artifact, whole: Lesson, settings: Compare) -> Bench:
+    loaded = Encoder.open(encoder)
+    places = np.sort(np.concatenate([whole.train, whole.validation, whole.test]))
+    prepared = Prepared(dataset, loaded.feed, places, out.work)
+    tune = settings.fine_tune.model_copy(update={"seed": settings.seed})
+    task = replace(whole.task, decision=None)
+    return Bench(out.work, dataset, encoder, loaded, prepared, task, settings.head, tune, places)
+
+
+def _lessons(whole: Lesson, content: np.ndarray, settings: Compare) -> dict[tuple[str, int], Lesson]:
+    """Which rows train and stop at each budget and seed; the smallest budget first, all labels last."""
+    pool = np.sort(np.concatenate([whole.train, whole.validation]))
+    task, share = whole.task, len(whole.validation) / len(pool) or HELD_OUT_SHARE
+    share = float(np.clip(share, *HELD))
+    strata = task.targets[pool] if task.kind == "class" else np.zeros(len(pool), int)
+    unit = 1 if task.kind == "class" else 10
+    found: dict[tuple[str, int], Lesson] = {}
+    for budget in (*sorted(set(settings.budgets)), None):
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            order = np.argsort(splits.mix(content[pool], seed), kind="stable")
+            rank = splits.occurrences(strata[order])
+            sizes = np.bincount(strata)[strata[order]]
+            chosen = np.ones(len(pool), bool) if budget is None else rank < budget * unit
+            if budget is not None and chosen.sum() > MOST_OF_ALL * len(pool):
+                break
+            held = np.minimum(sizes, len(pool) if budget is None else budget * unit)
+            stops = rank < np.where(held > 1, np.maximum(1, np.round(share * held)), 0)
+            rows = pool[order]
+            lesson = replace(whole, train=np.sort(rows[chosen & ~stops]), validation=rows[chosen & stops])
+            found[ALL if budget is None else str(budget), seed] = lesson
+    return found
+
+
+def _wanted(bench: Bench, settings: Compare) -> dict[str, str | None]:
+    """The arms, and of those that can't be why."""
+    names = [name for name in described(bench.dataset.manifest.kind) if name in ("guess", *settings.arms) or not settings.arms]
+    found: dict[str, str | None] = {}
+    for name in names:
+        found[name] = None
+        if name in RECIPES or name == "random":
+            if not bench.loaded.model.weights:
+                found[name] = "the encoder has no weights"
+            elif name in RECIPES:
+                try:
+                    bench.tuner(name)
+                except UserError as error:
+                    found[name] = str(error)
+    return found
+
+
+def _runs(lessons: dict[tuple[str, int], Lesson], arms: dict[str, str | None]) -> Iterator[tuple[str, str, int]]:
+    """Arm, budget and seed of each trial; of the arms that move the network only LP-FT has a curve, since each takes minutes."""
+    for arm, reason in arms.items():
+        for budget, seed in lessons:
+            if reason is None and (budget == ALL or arm not in RECIPES or arm == "lp_ft"):
+                yield arm, budget, seed
+
+
+def _plan(bench: Bench, lessons: dict[tuple[str, int], Lesson], arms: dict[str, str | None], settings: Compare) -> dict[str, Any]:
+    """How many rows a run of a moving network is shown, so that all of them take the minutes that were asked for."""
+    moving = [(arm, budget, seed) for arm, budget, seed in _runs(lessons, arms) if arm in RECIPES]
+    if settings.rows_a_run or not moving:
+        return {"rows_a_run": settings.rows_a_run or 0, "runs": len(moving)}
+    arm = next(name for name in ("lp_ft", "full", "adapter", "scratch") if arms.get(name, "") is None)
+    lesson = lessons[ALL, settings.seed]
+    per_row = _seconds_per_row(bench, bench.tuner(arm), replace(lesson, inputs=bench.vectors), settings)
+    wanted = []
+    for arm, budget, seed in moving:
+        tune = bench.tune.model_copy(update={"recipe": RECIPES[arm]})
+        rows = len(lessons[budget, seed].train)
+        training, size = windows(tune, rows, 2**62)
+        wanted.append((training.epochs or 1) * size)
+    left = settings.minutes * 60 / per_row - len(moving) * len(lesson.test) / 3  # predicting takes a third of a step
+    low, high = 1, max(wanted)
+    while low < high:  # the most rows a run whose sum still fits; a third more for the looks at validation rows
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if 1.33 * sum(min(one, middle) for one in wanted) <= left else (low, middle - 1)
+    least = 5 * bench.tune.training.batch_size
+    return {"rows_a_run": max(low, least), "runs": len(moving), "wanted": max(wanted), "seconds_a_row": round(per_row, 6)}
+
+
+def _seconds_per_row(bench: Bench, tuner: Tuner, lesson: Lesson, settings: Compare) -> float:
+    """What a step of a moving network takes, by row."""
+    balanced = Balance(*[bench.task.prior(lesson.train)] * 2)
+    tuner.begin(lesson, balanced, settings.seed)
+    training, size = windows(tuner.settings, len(lesson.train), 2**62)
+    order = bench.prepared.order(lesson.train, size, training.batch_size)
+    problem = tuner.problem(lesson, bench.prepared, balanced, order)
+    trainer = tuner.ready(problem, training)
+    seconds, rows = 0.0, 0
+    with trainer.untouched():
+        batches = training_stream(problem.train, trainer.specs, training.batch_size, settings.seed, 0, TIMED_STEPS + 1)
+        for number, batch in enumerate(batches):
+            start = time.monotonic()
+            trainer.step(batch, 0.0)[0].numpy()
+            if number:  # the first is traced
+                seconds, rows = seconds + time.monotonic() - start, rows + len(batch.chosen)
+            if seconds > TIMED_SECONDS:
+                break
+    return seconds / rows
+
+
+def _trials(
+    out: Draft, bench: Bench, lessons: dict[tuple[str, int], Lesson], arms: dict[str, str | None], settings: Compare
+) -> dict[tuple[str, str], list[Trial]]:
+    """All trials by arm and budget, a seed after the other; those that were finished before are read."""
+    found: dict[tuple[str, str], list[Trial]] = {}
+    runs = list(_runs(lessons, arms))
+    with progress.bar(len(runs), "trials") as advance:
+        for place, (arm, budget, seed) in enumerate(runs):
+            lesson, name = lessons[budget, seed], f"predictions/{arm}-{budget}-{seed}.parquet"
+
+            def write(path: Any, arm: str = arm, lesson: Lesson = lesson, seed: int = seed, budget: str = budget) -> dict[str, Any]:
+                trial = try_out(bench, arm, lesson, seed, out.work / "trials" / f"{arm}-{budget}-{seed}")
+                table = {"id": lesson.ids[lesson.test]} | bench.task.table(lesson.test, trial.predicted)
+                pq.write_table(pa.table(table), path, compression="zstd")
+                return {"seconds": trial.seconds, "per_row": trial.per_row, "bytes": trial.bytes, "peak": trial.peak,
+                        "rows_seen": trial.rows_seen}
+
+            facts = out.part(name, write)
+            predicted = _predicted(bench.task, pq.read_table(out / name))
+            found.setdefault((arm, budget), []).append(Trial(predicted, **facts))
+            advance(1)
+            if place + 1 == len(runs) or runs[place + 1][0] != arm:
+                bench.tuners.pop(arm, None)  # its weights and optimizer would stay in memory
+                log.info("%s: measured", arm)
+    return found
+
+
+def _predicted(task: Task, table: pa.Table) -> np.ndarray:
+    """Predictions as they are in a file; so that a resumed call sees the same numbers."""
+    if task.kind == "number":
+        return table["predicted"].to_numpy()
+    return np.stack(table["probabilities"].to_numpy(zero_copy_only=False)).astype(np.float64)
+
+
+def _judged(
+    bench: Bench, whole: Lesson, rows: pa.Table, lessons: dict[tuple[str, int], Lesson], trials: dict[tuple[str, str], list[Trial]],
+    arms: dict[str, str | None], settings: Compare,
+) -> dict[str, Any]:
+    """All that the trials say, as `pages.write_report` takes it."""
+    task, kind, test = bench.task, bench.dataset.manifest.kind, whole.test
+    judge, known = Judge(task, test), described(kind)
+    twins = _duplicates(bench, whole, rows["content"].to_numpy(), settings.near_duplicate)
+    clean = ~(twins["exact"] | twins["near"])
+    parts = {key: judge.parts(found) for key, found in trials.items()}
+    ran = [arm for arm, reason in arms.items() if reason is None]
+    top = max((arm for arm in ran if not known[arm].control), key=lambda arm: _mean(judge, parts[arm, ALL]), default="guess")
+    scores: dict[str, Any] = {}
+    for arm, reason in arms.items():
+        scores[arm] = {"name": arm, "title": known[arm].title, "what": known[arm].what, "skipped": reason}
+        if reason is None:
+            curve = {
+                budget: judge.score(parts[arm, budget]) | {"labels": _labels(lessons[budget, settings.seed])}
+                for budget in dict.fromkeys(budget for budget, _ in lessons) if (arm, budget) in parts
+            }
+            scores[arm] |= {"scores": curve, "value": curve[ALL]["value"]}
+            scores[arm] |= {"difference": judge.difference(parts[arm, ALL], parts[top, ALL])}
+            scores[arm] |= {"clean": _clean(judge, parts[arm, ALL], clean)}
+            scores[arm] |= _costs(trials[arm, ALL], settings.predictions)
+            others = measures(task, test, trials[arm, ALL][0].predicted)
+            scores[arm]["others"] = {name: others[name].value for name in ("log_loss", "ece", "mae", "r2") if name in others}
+    guess = {arm: judge.difference(parts[arm, ALL], parts["guess", ALL]) for arm in ran}
+    able = {arm: scores[arm] for arm in ran}
+    found = verdicts.decide(able, known, guess)
+    words = verdicts.sentence(found, able, known, task, guess[top], settings.predictions)
+    chosen = found["recommended"] or top
+    hidden = 256
+    return {
+        "kind": kind,
+        "task": task.kind,
+        "measure": MAIN[task.kind],
+        "more_is_better": task.kind != "number",
+        "rows": {"train": len(whole.train), "validation": len(whole.validation), "test": len(test)},
+        "seeds": settings.seeds,
+        "verdict": " ".join([words, *_asides(able, found, known)]),
+        "recommended": found["recommended"],
+        "best": found["best"],
+        "command": verdicts.command(found["recommended"], str(bench.dataset), str(bench.encoder), hidden),
+        "arms": list(scores.values()),
+        "budget_unit": "labels per class" if task.kind == "class" else "labels",
+        "predictions": settings.predictions,
+        "duplicates": {
+            "exact": int(twins["exact"].sum()), "near": int(twins["near"].sum()), "bound": settings.near_duplicate, "test": len(test)
+        },
+        "confusion": _confusion(task, test, trials[chosen, ALL][0].predicted, chosen),
+        "mistakes": _mistakes(bench, whole, trials[chosen, ALL][0].predicted),
+        "layers": None,
+        "notes": whole.notes + _notes(able, lessons, settings),
+    }
+
+
+def _mean(judge: Judge, parts: np.ndarray) -> float:
+    return judge.sign * float(judge.each(parts).mean())
+
+
+def _labels(lesson: Lesson) -> int:
+    return len(lesson.train) + len(lesson.validation)
+
+
+def _clean(judge: Judge, parts: np.ndarray, clean: np.ndarray) -> dict[str, Any] | None:
+    """The score of the test rows that have no near duplicate among the labelled ones; None where all or none have."""
+    if clean.all() or not clean.any():
+        return None
+    found = Judge(judge.task, judge.test[clean]).score(parts[:, clean])
+    return {"value": found["value"], "error": found["rows_error"], "rows": int(clean.sum())}
+
+
+def _costs(trials: list[Trial], predictions: int) -> dict[str, Any]:
+    seconds = float(np.mean([trial.seconds for trial in trials]))
+    per_row = float(np.mean([trial.per_row for trial in trials]))
+    return {
+        "seconds_to_train": seconds,
+        "seconds_per_1000": 1000 * per_row,
+        "cost_seconds": seconds + per_row * predictions,
+        "peak_memory_bytes": max(trial.peak for trial in trials),
+        "bytes": trials[0].bytes,
+        "rows_seen": trials[0].rows_seen,
+    }
+
+
+def _asides(scores: dict[str, Any], found: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """What a verdict would be misread without."""
+    chosen = found["recommended"]
+    if chosen in (None, "raw") or "random" not in scores:
+        return []
+    gap, error = (scores[chosen]["difference"]["value"] - scores["random"]["difference"]["value"] for _ in range(2))
+    error = float(np.hypot(scores[chosen]["difference"]["error"], scores["random"]["difference"]["error"]))
+    return ["A random encoder does as well: what this encoder has learned is of no use here."] if gap <= error else []
+
+
+def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], settings: Compare) -> list[str]:
+    notes = ["the arm was chosen by these test rows, so its own score flatters it by up to about a standard error"]
+    rows = len(lessons[ALL, settings.seed].train)
+    short = [one["title"] for one in scores.values() if one["rows_seen"] is not None and one["rows_seen"] < 3 * rows]
+    if short:
+        seen = min(one["rows_seen"] for one in scores.values() if one["rows_seen"] is not None)
+        notes.append(
+            f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times, for that is what fits {settings.minutes:g} "
+            "minutes; more may help them: raise minutes"
+        )
+    return notes
+
+
+def _duplicates(bench: Bench, whole: Lesson, content: np.ndarray, bound: float) -> dict[str, np.ndarray]:
+    """Which test rows have an equal, or one like it by the encoder, among the labelled ones; (test rows,) bool each."""
+    pool = np.concatenate([whole.train, whole.validation])
+    ours, theirs = (_directions(bench.vectors[rows]) for rows in (whole.test, pool))
+    near = np.concatenate([(ours[at : at + 256] @ theirs.T).max(axis=1) for at in range(0, len(ours), 256)]) >= bound
+    exact = np.isin(content[whole.test], content[pool])
+    return {"exact": exact, "near": near & ~exact}
+
+
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _confusion(task: Task, test: np.ndarray, predicted: np.ndarray, arm: str) -> dict[str, Any] | None:
+    if task.kind != "class":
+        return None
+    counts = np.zeros((task.outputs, task.outputs), int)
+    np.add.at(counts, (task.truth(test), predicted.argmax(axis=1)), 1)
+    return {"arm": arm, "classes": task.classes, "counts": counts.tolist()}
+
+
+def _mistakes(bench: Bench, whole: Lesson, predicted: np.ndarray) -> list[dict[str, Any]]:
+    """The test rows that were wrong with the greatest confidence, with their contents."""
+    task, test = bench.task, whole.test
+    truth, table = task.truth(test), task.table(test, predicted)
+    if task.kind == "number":
+        wrong, sure = np.ones(len(test), bool), np.abs(predicted - truth)
+    elif task.kind == "class":
+        wrong, sure = predicted.argmax(axis=1) != truth, predicted.max(axis=1)
+    else:
+        off = np.abs(predicted - truth)
+        wrong, sure = (off >= 0.5).any(axis=1), off.max(axis=1)
+    order = [int(row) for row in np.argsort(-sure, kind="stable") if wrong[row]][:MISTAKES]
+    contents = fetch(bench.dataset, [int(whole.ids[test[row]]) for row in order])
+    return [_mistake(bench, whole, row, table, float(sure[row]), content or {}) for row, content in zip(order, contents, strict=True)]
+
+
+def _mistake(bench: Bench, whole: Lesson, row: int, table: dict[str, Any], sure: float, content: dict[str, Any]) -> dict[str, Any]:
+    def said(value: Any) -> str:
+        return ", ".join(value) or "none" if isinstance(value, list) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    found: dict[str, Any] = {"id": str(whole.ids[whole.test[row]])}
+    found |= {name: said(table[name][row]) for name in ("label", "predicted")}
+    found |= {"error" if bench.task.kind == "number" else "probability": sure}
+    kind = bench.dataset.manifest.kind
+    if kind == "texts":
+        return found | {"text": content["text"]}
+    if kind == "images":
+        picture, small = thumbnail(content["image"])
+        return found | {"picture": picture, "small": small, "path": content["path"]}
+    return found | {"columns": [[name, str(value)] for name, value in content.items() if value is not None]}
+
+
+def _facts(found: dict[str, Any], whole: Lesson) -> Facts:
+    """What the manifest says: each arm's score with all labels, the rest in `results.json`."""
+    measured, timings = {}, {}
+    for arm in found["arms"]:
+        if arm["skipped"] is None:
+            last = arm["scores"][ALL]
+            spread = float(np.std(last["each"], ddof=1)) if len(last["each"]) > 1 else 0.0
+            measured[f"{arm['name']}_{found['measure']}"] = Metric(
+                value=last["value"], n=len(whole.test), standard_error=last["rows_error"], spread=spread, seeds=len(last["each"])
+            )
+            timings |= {f"{arm['name']}_seconds_to_train": round(arm["seconds_to_train"], 3)}
+            timings |= {f"{arm['name']}_seconds_per_1000": round(arm["seconds_per_1000"], 4)}
+    details = {key: found[key] for key in ("recommended", "best", "command", "duplicates")}
+    details["curve"] = {
+        arm["name"]: {budget: score["value"] for budget, score in arm["scores"].items()}
+        for arm in found["arms"] if arm["skipped"] is None
+    }
+    if found["layers"]:
+        details["layers"] = {key: found["layers"][key] for key in ("winner", "nested", "command")}
+    return Facts(
+        rows=len(whole.test), metrics=measured, verdict=found["verdict"], notes=found["notes"], details=details, timings=timings
+    )
 
 
 def against(ours: Artifact, controls: list[Artifact]) -> str:

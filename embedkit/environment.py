@@ -3,6 +3,7 @@
 Nothing here names a user, a host or a path outside the project: manifests are shared.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -10,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -70,8 +72,17 @@ def _commit() -> str | None:
         return None
 
 
+_highest = 0
+
+
 def reset_peak_memory() -> None:
     """Start measuring the peak anew, where the kernel allows (Linux: proc(5), clear_refs); elsewhere the peak is the process's."""
+    global _highest
+    _highest = 0
+    _clear()
+
+
+def _clear() -> None:
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -80,6 +91,28 @@ def reset_peak_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """Highest resident memory of this process since the last reset."""
+    return max(_highest, _peak())
+
+
+@contextlib.contextmanager
+def peak_of() -> Iterator[Callable[[], int]]:
+    """Measure the peak of a block by itself; what is measured around it goes on.
+
+    Yields:
+        A function that gives, after the block, its highest resident memory in bytes.
+    """
+    global _highest
+    _highest = max(_highest, _peak())
+    _clear()
+    found = [0]
+    try:
+        yield lambda: found[0]
+    finally:
+        found[0] = _peak()
+        _highest = max(_highest, found[0])
+
+
+def _peak() -> int:
     try:
         match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

@@ -58,7 +58,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     lesson.inputs = _first_vectors(out, loaded, prepared, lesson, settings)
 
     tuner, learned = _tuned(out, loaded, lesson, prepared, settings)
-    joint, task, forward = tuner.joint, lesson.task, engines.forward(tuner.joint.logits)
+    joint, task, forward = tuner.joint, lesson.task, tuner.forward()
 
     def predict(chosen: np.ndarray) -> np.ndarray:
         shown = prepared if np.isin(chosen, places).all() else Prepared(dataset, loaded.feed, chosen, out.work / "others")

@@ -460,14 +460,53 @@ def find_layer(network: Network, layer: str) -> Any:
     Raises:
         UserError: when there is none; names near ones.
     """
-    paths = [path for path, _, _ in list_layers(network.model)]
+    return locate_all(network.model, [path_of(network.model, layer).split("/")])[0]
+
+
+def path_of(model: Any, layer: str) -> str:
+    """The path of a layer, by its path, or by its bare name where only one layer has it.
+
+    Raises:
+        UserError: when there is none; names near ones.
+    """
+    paths = [path for path, _, _ in list_layers(model)]
     fitting = [path for path in paths if path == layer] or [path for path in paths if path.rsplit("/", 1)[-1] == layer]
     if len(fitting) > 1:
         raise UserError(f"{len(fitting)} layers are called {layer!r}: {', '.join(fitting)}; give one of these paths")
     if not fitting:
         near = [path.rsplit("/", 1)[-1] for path in paths]
         raise not_among("layer", layer, near, hint="list them with `embedkit layers SOURCE`")
-    return _locate(network.model, fitting[0].split("/"))
+    return fitting[0]
+
+
+def bottlenecks(model: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Path and class of the layers through which everything passes, in order: what lies behind them needs nothing else.
+
+    Inputs that later layers look at as well, such as padding masks, don't count, nor does what is made of them without weights.
+    """
+    import keras
+
+    graph = _graph(model)
+    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+    nodes = [node for node in nodes if node.arguments.keras_tensors]  # inputs have none
+    last: dict[int, int] = {id(tensor): len(nodes) for tensor in graph.outputs}
+    for place, node in enumerate(nodes):
+        for tensor in node.arguments.keras_tensors:
+            last[id(tensor)] = max(place, last.get(id(tensor), -1))
+    found: list[tuple[str, str]] = []
+    open_: set[int] = set()
+    counted: set[int] = set()
+    for place, node in enumerate(nodes):
+        if getattr(node.operation, "weights", ()) or any(id(tensor) in counted for tensor in node.arguments.keras_tensors):
+            counted |= {id(tensor) for tensor in node.output_tensors}
+        open_ = {tensor for tensor in open_ if last[tensor] > place}
+        made = [id(tensor) for tensor in node.output_tensors if last.get(id(tensor), -1) > place]
+        is_layer = isinstance(node.operation, keras.layers.Layer)  # operations such as a division are none
+        if is_layer and not open_ and len(made) == 1 and len(node.output_tensors) == 1:
+            path = prefix + node.operation.name
+            found += bottlenecks(node.operation, path + "/") if _nested(node.operation) else [(path, type(node.operation).__name__)]
+        open_ |= set(made) & counted
+    return found
 
 
 def _node(model: Any, layer: Any) -> Any:
@@ -477,16 +516,28 @@ def _node(model: Any, layer: Any) -> Any:
 
 
 def _locate(model: Any, path: list[str]) -> Any:
-    """The tensor of a layer in terms of the outermost model's inputs.
+    return locate_all(model, [path])[0]
+
+
+def locate_all(model: Any, paths: list[list[str]]) -> list[Any]:
+    """The tensors of layers in terms of the outermost model's inputs, so that one pass gives all of them.
 
     A nested model's inner tensors belong to a graph of their own, which is why `keras.Model(outer.input, inner_tensor)`
     fails; the nested model is cut first, and its cut is called in its place.
     """
     import keras
 
-    layer = _graph(model).get_layer(path[0])
-    node = _node(model, layer)
-    if len(path) == 1:
-        return node.output_tensors[0]
-    inner = keras.Model(_graph(layer).input, _locate(layer, path[1:]), name=layer.name)
-    return inner(node.arguments.args[0])
+    found: list[Any] = [None] * len(paths)
+    for first in dict.fromkeys(path[0] for path in paths):
+        layer = _graph(model).get_layer(first)
+        node = _node(model, layer)
+        inside = [place for place, path in enumerate(paths) if path[0] == first and len(path) > 1]
+        for place, path in enumerate(paths):
+            if path == [first]:
+                found[place] = node.output_tensors[0]
+        if inside:
+            tensors = locate_all(layer, [paths[place][1:] for place in inside])
+            outputs = keras.Model(_graph(layer).input, tensors, name=layer.name)(node.arguments.args[0])
+            for place, tensor in zip(inside, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True):
+                found[place] = tensor
+    return found

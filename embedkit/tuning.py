@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from embedkit import adaptation, augmentation, checkpoints
+from embedkit import adaptation, augmentation, checkpoints, engines
 from embedkit.encoders import Encoder
 from embedkit.lessons import Balance, LearnLabels, Lesson, TrainHead, problem_of
 from embedkit.pipelines import ImageFeed, TextFeed
@@ -134,10 +134,11 @@ class Tuner:
         if settings.recipe == "adapter":
             adaptation.add_adapters(encoder, settings.adapter_rank, settings.seed)
         self.joint = join(encoder, task, settings.dropout)
-        self.pretrained = checkpoints.values(encoder.variables)
         self.factor = _factor(encoder, 1.0 if scratch else settings.first_layer_rate, settings.head_rate)
         self.augment, self.state = _augment(loaded, task, settings)
+        self.first = checkpoints.values([*self.joint.logits.variables, *self.state])
         self.trainer: Trainer | None = None
+        self._forward: Any = None
 
     def begin(self, lesson: Lesson, balance: Balance, seed: int) -> None:
         """Set first weights: the encoder's own or random ones, the scaling of its vectors, a head that predicts the prior.
@@ -148,9 +149,9 @@ class Tuner:
             seed: of what is random.
         """
         recipe, encoder = self.settings.recipe, self.joint.encoder
-        fresh = recipe == "scratch" and seed != self.settings.seed
-        weights = checkpoints.values(adaptation.copy_of(self.loaded.model, seed).variables) if fresh else self.pretrained
-        checkpoints.assign(encoder.variables, weights)
+        checkpoints.assign([*self.joint.logits.variables, *self.state], self.first)
+        if recipe == "scratch" and seed != self.settings.seed:
+            checkpoints.assign(encoder.variables, checkpoints.values(adaptation.copy_of(self.loaded.model, seed).variables))
         if recipe == "adapter":
             adaptation.draw_adapters(encoder, seed)
         known = lesson.inputs[lesson.train[:SCALED_BY]]
@@ -204,6 +205,12 @@ class Tuner:
             self.trainer.settings = training
             self.trainer.restart(problem, checkpoints.values(problem.model.variables))
         return self.trainer
+
+    def forward(self) -> Any:
+        """The joint network at its present weights, from inputs to outputs; traced once."""
+        if self._forward is None:
+            self._forward = engines.forward(self.joint.logits)
+        return self._forward
 
     def plain(self) -> Any:
         """The encoder as it is now, without additions."""

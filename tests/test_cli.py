@@ -68,7 +68,7 @@ def test_help_names_every_command_with_its_first_sentence(embed_kit, monkeypatch
     for name, module in embedkit.STAGES.items():
         stage = getattr(__import__(module, fromlist=[name]), name)
         assert re.search(rf"{name.replace('_', '-')} +{re.escape(stage.__doc__.splitlines()[0])}", out), name
-    for name in ("search", "layers", "quickstart", "ui", "artifacts", "--version"):
+    for name in ("predict", "search", "layers", "quickstart", "ui", "artifacts", "--version"):
         assert f" {name} " in out
     assert "Add --debug to any command" in out
 
@@ -107,6 +107,14 @@ def test_help_of_a_stage_shows_every_setting_with_its_help_and_no_more_dots_than
     assert "--json Print JSON instead." in out and "--settings" not in out and "--as-json" not in out
 
 
+def test_help_of_predict_shows_every_setting_with_its_help(embed_kit, monkeypatch):
+    out = words_only(help_of(embed_kit, monkeypatch, "predict"))
+    for name, field in fields_of(embedkit.Predict):
+        assert f"--{name.replace('_', '-')}" in out.split() and words_only(field.description) in out, name
+    assert "CLASSIFIER" in out and "SOURCES" in out and "--root PATH Where artifacts lie" in out
+    assert "--json Print JSON instead." in out and "--settings" not in out
+
+
 def test_help_shows_the_defaults_that_count(embed_kit, monkeypatch):
     out = words_only(help_of(embed_kit, monkeypatch, "train-head"))
     default = embedkit.TrainHead().training
@@ -133,7 +141,7 @@ def test_importing_embedkit_imports_no_framework():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["load-texts", "train-head"])  # one that needs none, one that does
+@pytest.mark.parametrize("command", ["load-texts", "train-head", "predict"])  # one that needs none, two that do
 def test_help_of_a_stage_imports_no_tensorflow(command):
     code = f"""
 import sys
@@ -219,7 +227,7 @@ def test_an_unknown_reference(refused, reviews, embed_kit):
     code, sentence = refused("embed", "texts/review", "encoder/minilm")
     assert code == 1 and sentence.startswith("artifact 'texts/review' is not known; did you mean 'texts/reviews'?")
     code, sentence = refused("embed", "texts/reviews", "texts/reviews")
-    assert code == 1 and re.fullmatch("embed takes encoder as its encoder, but texts/reviews@.* came; give it .*", sentence)
+    assert code == 1 and re.fullmatch("embed takes encoder or classifier as its encoder, but texts/reviews@.* came; give it .*", sentence)
     assert refused("embed", "../../etc", "encoder/x")[1].startswith("'../../etc' is no reference; it must read kind/name")
 
 

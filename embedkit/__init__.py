@@ -22,10 +22,10 @@ STAGES = {
     "import_encoder": "embedkit.encoders",
     "make_control": "embedkit.controls",
     "pretrain_autoencoder": "embedkit.autoencoder",
+    "cut_encoder": "embedkit.layers",
     "embed": "embedkit.embedding",
     "train_head": "embedkit.heads",
     "fine_tune": "embedkit.finetuning",
-    "cut_encoder": "embedkit.layers",
     "compare": "embedkit.comparison",
     "build_index": "embedkit.index",
 }

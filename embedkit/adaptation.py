@@ -55,6 +55,19 @@ def keep_statistics(model: Any) -> None:
             layer.trainable = False
 
 
+def quicken_statistics(model: Any) -> None:
+    """Let batch normalisation forget within ten steps, for networks that start from nothing.
+
+    Momenta such as MobileNet's 0.999 are for runs of many thousand steps; in shorter ones the statistics would still be those
+    of the start when they are first needed.
+    """
+    import keras
+
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, 0.9)
+
+
 def movable(model: Any) -> list[list[Any]]:
     """What can move of each layer: its trainable variables, by layer in their order."""
     return [list(layer.trainable_variables) for _, layer in layers_of(model)]
@@ -137,9 +150,14 @@ def merge(adapted: Any, plain: Any) -> None:
             ours.kernel.assign(theirs.kernel)
             if ours.bias is not None:
                 ours.bias.assign(theirs.bias)
-        elif not list(theirs._layers):
-            for target, value in zip(ours.weights, theirs.weights, strict=True):
+        else:
+            for target, value in zip(_own(ours), _own(theirs), strict=True):
                 target.assign(value)
+
+
+def _own(layer: Any) -> list[Any]:
+    """Weights that a layer holds itself, beside those of layers inside it: a wrapper has some too."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def _adapted(model: Any) -> list[Any]:

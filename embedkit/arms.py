@@ -219,7 +219,8 @@ def _moved(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> T
     """A run of a recipe of `fine_tune`, of so many rows as was planned."""
     tuner, recipe = bench.tuner(arm), RECIPES[arm]
     start = time.monotonic()
-    balanced = Balance(*[bench.task.prior(lesson.train)] * 2)
+    prior = bench.task.prior(lesson.train)
+    balanced = Balance(prior, prior)
     lesson = replace(lesson, inputs=bench.random_vectors(seed) if recipe == "scratch" else bench.vectors, settings=tuner.settings)
     engines.start_drawing(seed)
     tuner.begin(lesson, balanced, seed)
@@ -315,7 +316,7 @@ def _words(bench: Bench, lesson: Lesson, seed: int) -> Trial:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     start = time.monotonic()
-    counter = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), dtype=np.float32)
+    counter = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     try:
         train = counter.fit_transform(bench.texts[lesson.train])
     except ValueError as error:  # nothing but stop words, or no word of two letters

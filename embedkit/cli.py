@@ -166,7 +166,7 @@ def layers(source: str, *, architecture: str | None = None, alpha: float | None 
     """List the layers at which a network can be cut, with their output shapes.
 
     Args:
-        source: what `import-encoder` takes: a folder, a weights file, or a hub's name.
+        source: what `import-encoder` takes: a folder, a weights file, or a hub's name; or an encoder such as encoder/minilm.
         architecture: name in keras.applications, for a weights file.
         alpha: width multiplier of the architecture, for MobileNets.
     """

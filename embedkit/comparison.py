@@ -16,23 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from embedkit import layers, metrics, progress, splits, verdicts
-from embedkit.arms import RECIPES, Bench, Name, Trial, described, measures, try_out, windows
+from embedkit import layers, metrics, progress, splits
+from embedkit.arms import RECIPES, Bench, Name, Trial, described, try_out, windows
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
 from embedkit.classifiers import labelled_rows
-from embedkit.datasets import fetch
 from embedkit.encoders import Encoder, encoder_folder
+from embedkit.findings import judged
 from embedkit.leaks import refuse_leaks
 from embedkit.lessons import HELD_OUT_SHARE, Balance, Lesson, TrainHead, assign
 from embedkit.pages import write_report
 from embedkit.preparation import Prepared
-from embedkit.review import thumbnail
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.tasks import MAIN, Task
+from embedkit.tasks import Task
 from embedkit.tuning import FineTune, Tuner
-from embedkit.verdicts import ALL, Judge
+from embedkit.verdicts import ALL
 
 log = logging.getLogger(__name__)
 CLEAR = 2.0
@@ -42,18 +41,18 @@ MOST_OF_ALL = 0.8
 HELD = (0.1, 0.3)
 """Bounds of the share of labelled rows that stop training."""
 TIMED_SECONDS, TIMED_STEPS = 6.0, 12
-MISTAKES = 12
+
 
 class Compare(Seeded):
     """What is compared, and how much time it may take."""
 
     arms: tuple[Name, ...] = ()
-    """Which ways of getting a classifier: `guess`, `raw` (TF-IDF, principal components of pixels, or columns, under a linear model),
-    `random` (a random encoder), `knn`, `linear` and `mlp` on frozen vectors, `scratch`, `adapter`, `full` and `lp_ft`; all by
-    default. Guessing is always among them."""
-    budgets: tuple[PositiveInt, ...] = (10, 30, 100, 300)
-    """Labels per class of the curve, validation rows among them, beside all labels; for several labels or numbers, ten times so
-    many rows. Budgets of more than four fifths of the labels are left out."""
+    """Which ways of getting a classifier: `guess`, `raw` (TF-IDF, principal components of pixels, or columns, under a linear
+    model), `random` (a random encoder), `knn`, `linear` and `mlp` on frozen vectors, `scratch`, `adapter`, `full` and `lp_ft`;
+    all by default. Guessing is always among them."""
+    budgets: tuple[Annotated[int, Field(ge=2)], ...] = (10, 30, 100, 300)
+    """Labels per class of the curve, at least one of them for validation, beside all labels; for several labels or numbers, ten
+    times so many rows. Budgets of more than four fifths of the labels are left out."""
     seeds: PositiveInt = 3
     """How often each arm learns: each seed draws anew which rows train and which stop, for all arms alike; test rows stay."""
     minutes: PositiveFloat = 6.0
@@ -100,7 +99,7 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     out.decide("plan", lambda: _plan(bench, lessons, arms, settings))
     bench.rows_a_run = out.decisions["plan"]["rows_a_run"]
     trials = _trials(out, bench, lessons, arms, settings)
-    found = _judged(bench, whole, rows, lessons, trials, arms, settings)
+    found = judged(bench, whole, rows, lessons, trials, arms, settings)
     if settings.layers:
         pool = np.concatenate([whole.train, whole.validation])
         more = (bench.vectors, settings.layers, settings.seed, out.work, str(encoder))
@@ -116,6 +115,7 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     write_json(out / "results.json", found)
     write_report(out, found)
     return _facts(found, whole)
+
 
 def _bench(out: Draft, dataset: Artifact, encoder: Artifact, whole: Lesson, settings: Compare) -> Bench:
     loaded = Encoder.open(encoder)
@@ -200,7 +200,8 @@ def _plan(bench: Bench, lessons: dict[tuple[str, int], Lesson], arms: dict[str, 
 
 def _seconds_per_row(bench: Bench, tuner: Tuner, lesson: Lesson, settings: Compare) -> float:
     """What a step of a moving network takes, by row."""
-    balanced = Balance(*[bench.task.prior(lesson.train)] * 2)
+    prior = bench.task.prior(lesson.train)
+    balanced = Balance(prior, prior)
     tuner.begin(lesson, balanced, settings.seed)
     training, size = windows(tuner.settings, len(lesson.train), 2**62)
     order = bench.prepared.order(lesson.train, size, training.batch_size)
@@ -233,8 +234,13 @@ def _trials(
                 trial = try_out(bench, arm, lesson, seed, out.work / "trials" / f"{arm}-{budget}-{seed}")
                 table = {"id": lesson.ids[lesson.test]} | bench.task.table(lesson.test, trial.predicted)
                 pq.write_table(pa.table(table), path, compression="zstd")
-                return {"seconds": trial.seconds, "per_row": trial.per_row, "bytes": trial.bytes, "peak": trial.peak,
-                        "rows_seen": trial.rows_seen}
+                return {
+                    "seconds": trial.seconds,
+                    "per_row": trial.per_row,
+                    "bytes": trial.bytes,
+                    "peak": trial.peak,
+                    "rows_seen": trial.rows_seen,
+                }
 
             facts = out.part(name, write)
             predicted = _predicted(bench.task, pq.read_table(out / name))
@@ -253,168 +259,6 @@ def _predicted(task: Task, table: pa.Table) -> np.ndarray:
     return np.stack(table["probabilities"].to_numpy(zero_copy_only=False)).astype(np.float64)
 
 
-def _judged(
-    bench: Bench, whole: Lesson, rows: pa.Table, lessons: dict[tuple[str, int], Lesson], trials: dict[tuple[str, str], list[Trial]],
-    arms: dict[str, str | None], settings: Compare,
-) -> dict[str, Any]:
-    """All that the trials say, as `pages.write_report` takes it."""
-    task, kind, test = bench.task, bench.dataset.manifest.kind, whole.test
-    judge, known = Judge(task, test), described(kind)
-    twins = _duplicates(bench, whole, rows["content"].to_numpy(), settings.near_duplicate)
-    clean = ~(twins["exact"] | twins["near"])
-    parts = {key: judge.parts(found) for key, found in trials.items()}
-    ran = [arm for arm, reason in arms.items() if reason is None]
-    top = max((arm for arm in ran if not known[arm].control), key=lambda arm: _mean(judge, parts[arm, ALL]), default="guess")
-    scores: dict[str, Any] = {}
-    for arm, reason in arms.items():
-        scores[arm] = {"name": arm, "title": known[arm].title, "what": known[arm].what, "skipped": reason}
-        if reason is None:
-            curve = {
-                budget: judge.score(parts[arm, budget]) | {"labels": _labels(lessons[budget, settings.seed])}
-                for budget in dict.fromkeys(budget for budget, _ in lessons) if (arm, budget) in parts
-            }
-            scores[arm] |= {"scores": curve, "value": curve[ALL]["value"]}
-            scores[arm] |= {"difference": judge.difference(parts[arm, ALL], parts[top, ALL])}
-            scores[arm] |= {"clean": _clean(judge, parts[arm, ALL], clean)}
-            scores[arm] |= _costs(trials[arm, ALL], settings.predictions)
-            others = measures(task, test, trials[arm, ALL][0].predicted)
-            scores[arm]["others"] = {name: others[name].value for name in ("log_loss", "ece", "mae", "r2") if name in others}
-    guess = {arm: judge.difference(parts[arm, ALL], parts["guess", ALL]) for arm in ran}
-    able = {arm: scores[arm] for arm in ran}
-    found = verdicts.decide(able, known, guess)
-    words = verdicts.sentence(found, able, known, task, guess[top], settings.predictions)
-    chosen = found["recommended"] or top
-    hidden = 256
-    return {
-        "kind": kind,
-        "task": task.kind,
-        "measure": MAIN[task.kind],
-        "more_is_better": task.kind != "number",
-        "rows": {"train": len(whole.train), "validation": len(whole.validation), "test": len(test)},
-        "seeds": settings.seeds,
-        "verdict": " ".join([words, *_asides(able, found, known)]),
-        "recommended": found["recommended"],
-        "best": found["best"],
-        "command": verdicts.command(found["recommended"], str(bench.dataset), str(bench.encoder), hidden),
-        "arms": list(scores.values()),
-        "budget_unit": "labels per class" if task.kind == "class" else "labels",
-        "predictions": settings.predictions,
-        "duplicates": {
-            "exact": int(twins["exact"].sum()), "near": int(twins["near"].sum()), "bound": settings.near_duplicate, "test": len(test)
-        },
-        "confusion": _confusion(task, test, trials[chosen, ALL][0].predicted, chosen),
-        "mistakes": _mistakes(bench, whole, trials[chosen, ALL][0].predicted),
-        "layers": None,
-        "notes": whole.notes + _notes(able, lessons, settings),
-    }
-
-
-def _mean(judge: Judge, parts: np.ndarray) -> float:
-    return judge.sign * float(judge.each(parts).mean())
-
-
-def _labels(lesson: Lesson) -> int:
-    return len(lesson.train) + len(lesson.validation)
-
-
-def _clean(judge: Judge, parts: np.ndarray, clean: np.ndarray) -> dict[str, Any] | None:
-    """The score of the test rows that have no near duplicate among the labelled ones; None where all or none have."""
-    if clean.all() or not clean.any():
-        return None
-    found = Judge(judge.task, judge.test[clean]).score(parts[:, clean])
-    return {"value": found["value"], "error": found["rows_error"], "rows": int(clean.sum())}
-
-
-def _costs(trials: list[Trial], predictions: int) -> dict[str, Any]:
-    seconds = float(np.mean([trial.seconds for trial in trials]))
-    per_row = float(np.mean([trial.per_row for trial in trials]))
-    return {
-        "seconds_to_train": seconds,
-        "seconds_per_1000": 1000 * per_row,
-        "cost_seconds": seconds + per_row * predictions,
-        "peak_memory_bytes": max(trial.peak for trial in trials),
-        "bytes": trials[0].bytes,
-        "rows_seen": trials[0].rows_seen,
-    }
-
-
-def _asides(scores: dict[str, Any], found: dict[str, Any], known: dict[str, Any]) -> list[str]:
-    """What a verdict would be misread without."""
-    chosen = found["recommended"]
-    if chosen in (None, "raw") or "random" not in scores:
-        return []
-    gap, error = (scores[chosen]["difference"]["value"] - scores["random"]["difference"]["value"] for _ in range(2))
-    error = float(np.hypot(scores[chosen]["difference"]["error"], scores["random"]["difference"]["error"]))
-    return ["A random encoder does as well: what this encoder has learned is of no use here."] if gap <= error else []
-
-
-def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], settings: Compare) -> list[str]:
-    notes = ["the arm was chosen by these test rows, so its own score flatters it by up to about a standard error"]
-    rows = len(lessons[ALL, settings.seed].train)
-    short = [one["title"] for one in scores.values() if one["rows_seen"] is not None and one["rows_seen"] < 3 * rows]
-    if short:
-        seen = min(one["rows_seen"] for one in scores.values() if one["rows_seen"] is not None)
-        notes.append(
-            f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times, for that is what fits {settings.minutes:g} "
-            "minutes; more may help them: raise minutes"
-        )
-    return notes
-
-
-def _duplicates(bench: Bench, whole: Lesson, content: np.ndarray, bound: float) -> dict[str, np.ndarray]:
-    """Which test rows have an equal, or one like it by the encoder, among the labelled ones; (test rows,) bool each."""
-    pool = np.concatenate([whole.train, whole.validation])
-    ours, theirs = (_directions(bench.vectors[rows]) for rows in (whole.test, pool))
-    near = np.concatenate([(ours[at : at + 256] @ theirs.T).max(axis=1) for at in range(0, len(ours), 256)]) >= bound
-    exact = np.isin(content[whole.test], content[pool])
-    return {"exact": exact, "near": near & ~exact}
-
-
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def _confusion(task: Task, test: np.ndarray, predicted: np.ndarray, arm: str) -> dict[str, Any] | None:
-    if task.kind != "class":
-        return None
-    counts = np.zeros((task.outputs, task.outputs), int)
-    np.add.at(counts, (task.truth(test), predicted.argmax(axis=1)), 1)
-    return {"arm": arm, "classes": task.classes, "counts": counts.tolist()}
-
-
-def _mistakes(bench: Bench, whole: Lesson, predicted: np.ndarray) -> list[dict[str, Any]]:
-    """The test rows that were wrong with the greatest confidence, with their contents."""
-    task, test = bench.task, whole.test
-    truth, table = task.truth(test), task.table(test, predicted)
-    if task.kind == "number":
-        wrong, sure = np.ones(len(test), bool), np.abs(predicted - truth)
-    elif task.kind == "class":
-        wrong, sure = predicted.argmax(axis=1) != truth, predicted.max(axis=1)
-    else:
-        off = np.abs(predicted - truth)
-        wrong, sure = (off >= 0.5).any(axis=1), off.max(axis=1)
-    order = [int(row) for row in np.argsort(-sure, kind="stable") if wrong[row]][:MISTAKES]
-    contents = fetch(bench.dataset, [int(whole.ids[test[row]]) for row in order])
-    return [_mistake(bench, whole, row, table, float(sure[row]), content or {}) for row, content in zip(order, contents, strict=True)]
-
-
-def _mistake(bench: Bench, whole: Lesson, row: int, table: dict[str, Any], sure: float, content: dict[str, Any]) -> dict[str, Any]:
-    def said(value: Any) -> str:
-        return ", ".join(value) or "none" if isinstance(value, list) else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    found: dict[str, Any] = {"id": str(whole.ids[whole.test[row]])}
-    found |= {name: said(table[name][row]) for name in ("label", "predicted")}
-    found |= {"error" if bench.task.kind == "number" else "probability": sure}
-    kind = bench.dataset.manifest.kind
-    if kind == "texts":
-        return found | {"text": content["text"]}
-    if kind == "images":
-        picture, small = thumbnail(content["image"])
-        return found | {"picture": picture, "small": small, "path": content["path"]}
-    return found | {"columns": [[name, str(value)] for name, value in content.items() if value is not None]}
-
-
 def _facts(found: dict[str, Any], whole: Lesson) -> Facts:
     """What the manifest says: each arm's score with all labels, the rest in `results.json`."""
     measured, timings = {}, {}
@@ -430,7 +274,8 @@ def _facts(found: dict[str, Any], whole: Lesson) -> Facts:
     details = {key: found[key] for key in ("recommended", "best", "command", "duplicates")}
     details["curve"] = {
         arm["name"]: {budget: score["value"] for budget, score in arm["scores"].items()}
-        for arm in found["arms"] if arm["skipped"] is None
+        for arm in found["arms"]
+        if arm["skipped"] is None
     }
     if found["layers"]:
         details["layers"] = {key: found["layers"][key] for key in ("winner", "nested", "command")}

@@ -348,5 +348,7 @@ def pool(tensor: Any, network: networks.Network, pooling: str) -> Any:
 
 
 def layers(source: str | Source, settings: ImportEncoder = ImportEncoder()) -> list[tuple[str, str, tuple]]:
-    """Where a network can be cut: name, class and output shape of each layer, in order."""
+    """Where a network, or an encoder artifact, can be cut: name, class and output shape of each layer, in order."""
+    if re.match("(encoder|classifier)/", str(source)) and not Path(str(source)).exists():
+        return list(networks.list_layers(Encoder.open(str(source)).model))
     return list(networks.list_layers(_network(Source(source), settings).model))

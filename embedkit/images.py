@@ -1,8 +1,8 @@
 """Pictures: encoded bytes become pixels, the same everywhere.
 
 Pixels are (height, width, 3) uint8, RGB, upright. One decoder for every stage, so that what was trained on is what is
-embedded: JPEG, PNG, GIF and WebP (first frame), BMP, TIFF; grey, palette, CMYK and 16-bit pictures come out as 8-bit RGB,
-transparency over white, EXIF rotation applied.
+embedded: JPEG, PNG, GIF and WebP (first frame), MPO (first picture), BMP, TIFF, PPM; grey, palette, CMYK and 16-bit pictures
+come out as 8-bit RGB, transparency over white, EXIF rotation applied.
 """
 
 import functools
@@ -11,8 +11,9 @@ import warnings
 
 import numpy as np
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "MPO", "PPM")
-"""What is decoded, whatever a file is called. Pillow knows more, but some of them start other programs."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+"""What is decoded, whatever a file is called. Pillow knows more, but some of them start other programs. MPO, several JPEGs in a
+file, isn't among its openers: that of JPEG reads it."""
 MAX_PIXELS = 500_000_000
 """Largest picture that is decoded, in pixels: 1.5 GB of memory. A 20,000 x 10,000 panorama has 200 million."""
 

@@ -131,8 +131,15 @@ def _chains(found: list[tuple[str, str]]) -> list[str]:
 
 
 def sweep(
-    prepared: Prepared, loaded: Encoder, task: Task, pool_rows: np.ndarray, own: np.ndarray, wanted: Sequence[str], seed: int,
-    folder: Path, encoder: str,
+    prepared: Prepared,
+    loaded: Encoder,
+    task: Task,
+    pool_rows: np.ndarray,
+    own: np.ndarray,
+    wanted: Sequence[str],
+    seed: int,
+    folder: Path,
+    encoder: str,
 ) -> dict[str, Any]:
     """Probe layers and poolings, and say which is worth most and what choosing it is worth.
 
@@ -167,8 +174,14 @@ def sweep(
     best = 1 + int(np.argmax([one.score for one in last[1:]]))
     layer, pooling = pairs[best - 1]
     table = [
-        {"layer": OWN if name == OWN else name[0], "pooling": loaded.facts.pooling if name == OWN else name[1],
-         "dimension": probe.dimension, "value": one.value, "error": one.error, "own": name == OWN}
+        {
+            "layer": OWN if name == OWN else name[0],
+            "pooling": loaded.facts.pooling if name == OWN else name[1],
+            "dimension": probe.dimension,
+            "value": one.value,
+            "error": one.error,
+            "own": name == OWN,
+        }
         for name, probe, one in zip(names, probes, last, strict=True)
     ]
     return {
@@ -190,8 +203,13 @@ def _nested(task: Task, chosen: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
     values = [float(measure_of(task, parts.sum(axis=0))) for parts in (chosen, kept)]
     sign = -1 if task.kind == "number" else 1
     return {
-        "value": values[0], "error": float(ours.std(ddof=1)), "own": values[1], "gain": sign * (values[0] - values[1]),
-        "gain_error": float((ours - theirs).std(ddof=1)), "rows": rows, "folds": FOLDS,
+        "value": values[0],
+        "error": float(ours.std(ddof=1)),
+        "own": values[1],
+        "gain": sign * (values[0] - values[1]),
+        "gain_error": float((ours - theirs).std(ddof=1)),
+        "rows": rows,
+        "folds": FOLDS,
     }
 
 

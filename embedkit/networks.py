@@ -537,7 +537,8 @@ def locate_all(model: Any, paths: list[list[str]]) -> list[Any]:
                 found[place] = node.output_tensors[0]
         if inside:
             tensors = locate_all(layer, [paths[place][1:] for place in inside])
-            outputs = keras.Model(_graph(layer).input, tensors, name=layer.name)(node.arguments.args[0])
+            name = layer.name if len(paths) == 1 else f"{layer.name}_cut"  # the whole may be needed too, for a later layer
+            outputs = keras.Model(_graph(layer).input, tensors, name=name)(node.arguments.args[0])
             for place, tensor in zip(inside, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True):
                 found[place] = tensor
     return found

@@ -10,10 +10,16 @@ from typing import Any
 from embedkit.artifacts import Artifact
 
 LARGEST_PICTURE = 500_000
+REPORT = "report.md"
 
 
 def markdown(artifact: Artifact) -> str:
-    """An artifact as a page of Markdown: verdict, measures, settings, pictures, and its lineage as a Mermaid graph."""
+    """An artifact as a page of Markdown: verdict, measures, settings, pictures, and its lineage as a Mermaid graph.
+
+    A report is that page itself.
+    """
+    if (artifact / REPORT).is_file():
+        return (artifact / REPORT).read_text()
     manifest = artifact.manifest
     lines = [f"# {artifact}", "", f"**{manifest.verdict}**" if manifest.verdict else f"made by `{manifest.stage}`", ""]
     if manifest.metrics:
@@ -46,7 +52,7 @@ def _graph(artifact: Artifact) -> list[str]:
 
 def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     """Draw the accuracies of classifiers, the first against its controls, with bars of two standard errors each way."""
-    figure, (axes,) = _figure((7, 0.5 * len(heads) + 1.4), 1)
+    figure, (axes,) = blank_figure((7, 0.5 * len(heads) + 1.4), 1)
     metrics = [head.manifest.metrics["accuracy"] for head in heads]
     guess = heads[0].manifest.metrics["guessing_accuracy"].value
     places = range(len(heads), 0, -1)
@@ -73,7 +79,7 @@ def learning_curve(history: list[dict[str, float]], best: int, monitor: str, mea
     """
     epochs = [entry["epoch"] for entry in history]
     shown = ["loss"] if monitor == "loss" else ["loss", monitor]
-    figure, panels = _figure((7, 3 * len(shown)), len(shown))
+    figure, panels = blank_figure((7, 3 * len(shown)), len(shown))
     for axes, name in zip(panels, shown, strict=True):
         if name == "loss":
             axes.plot(epochs, [entry["loss"] for entry in history], color="#b8b8b8", label="training rows")
@@ -93,7 +99,7 @@ def learning_rates(found: dict[str, Any], path: Path) -> None:
         found: `rates`, `losses`, `smoothed` and `suggestion`, as `checks.learning_rate_range` gives them.
         path: of the PNG.
     """
-    figure, (axes,) = _figure((7, 3), 1)
+    figure, (axes,) = blank_figure((7, 3), 1)
     axes.plot(found["rates"], found["losses"], color="#d8d8d8", label="loss of each batch")
     axes.plot(found["rates"], found["smoothed"], color="#1f6fb4", label="smoothed")
     if found["suggestion"] is not None:
@@ -109,7 +115,7 @@ def learning_rates(found: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(inches: tuple[float, float], panels: int) -> tuple[Any, list[Any]]:
+def blank_figure(inches: tuple[float, float], panels: int) -> tuple[Any, list[Any]]:
     """A figure with panels one below the other, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -95,10 +95,10 @@ def resolve(settings: Training, linear: bool, epochs: int, rate: float | None = 
     """
     optimizer = ("sgd" if linear else "adamw") if settings.optimizer == "auto" else settings.optimizer
     usual = rate if rate is not None and optimizer == "adamw" else DEFAULT_RATES[optimizer]
-    rate = settings.learning_rate or usual
+    learning_rate = settings.learning_rate or usual
     planned = (settings.epochs or epochs) * settings.epochs_factor
     patience = settings.patience if settings.epochs_factor == 1 else None
-    known = {"optimizer": optimizer, "learning_rate": rate, "epochs": planned, "patience": patience}
+    known = {"optimizer": optimizer, "learning_rate": learning_rate, "epochs": planned, "patience": patience}
     return settings.model_copy(update=known)
 
 

@@ -18,6 +18,7 @@ from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
 from embedkit.reports import bars
 from embedkit.settings import UserError, not_among
+from embedkit.wording import size
 
 ABANDONED_SECONDS = 24 * 3600
 """A draft that nobody holds and nobody touched for a day is not going to be resumed."""
@@ -28,15 +29,6 @@ def console() -> Console:
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # names may hold brackets
     found = Console(**plain)
     return found if found.is_terminal else Console(width=80, **plain)
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1,000: 22.7 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def total_bytes(artifact: Artifact) -> int:

@@ -53,7 +53,7 @@ class Task:
         def of_class(truth: Any, outputs: Any) -> Any:
             if len(truth.shape) == 1 and not smoothing:
                 return ops.sparse_categorical_crossentropy(truth, outputs, from_logits=True)
-            shares = truth if len(truth.shape) == 2 else ops.one_hot(truth, self.outputs)
+            shares: Any = truth if len(truth.shape) == 2 else ops.one_hot(truth, self.outputs)
             shares = shares * (1 - smoothing) + smoothing / self.outputs
             return ops.categorical_crossentropy(shares, outputs, from_logits=True)
 

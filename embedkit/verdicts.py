@@ -127,16 +127,20 @@ def sentence(
         second = max(others, key=lambda name: scores[name]["difference"]["value"])
         gap = scores[second]["difference"]
         cheaper = [name for name in found["near"] if name != best]
-        why = "it is the best, and the cheapest of those within one standard error of it" if cheaper else (
-            f"no other arm comes within one standard error; the next, {arms[second].title}, is {_points(task, -gap['value'])} "
-            f"± {_points(task, gap['error'])} behind"
+        why = (
+            "it is the best, and the cheapest of those within one standard error of it"
+            if cheaper
+            else (
+                f"no other arm comes within one standard error; the next, {arms[second].title}, is {_points(task, -gap['value'])} "
+                f"± {_points(task, gap['error'])} behind"
+            )
         )
         return f"{_upper(arms[best].title)} is worth its cost: {measure} {said(best)}; {why}. It takes {costs[best]} {kept}."
     gap = scores[chosen]["difference"]
     return (
         f"{_upper(arms[chosen].title)} is enough: {measure} {said(chosen)}, within one standard error of the best, "
-        f"{arms[best].title} ({said(best)}; {_points(task, -gap['value'])} ± {_points(task, gap['error'])} more). It is the cheapest "
-        f"of the {len(found['near'])} arms that are: {costs[chosen]} {kept}, where {arms[best].title} takes {costs[best]}."
+        f"{arms[best].title} ({said(best)}; {_points(task, -gap['value'])} ± {_points(task, gap['error'])} more). It is the "
+        f"cheapest of the {len(found['near'])} arms that are: {costs[chosen]} {kept}, where {arms[best].title} takes {costs[best]}."
     )
 
 

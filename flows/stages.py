@@ -40,7 +40,13 @@ import_encoder = flow_of(embedkit.import_encoder)
 make_control = flow_of(embedkit.make_control)
 pretrain_autoencoder = flow_of(embedkit.pretrain_autoencoder)
 embed = flow_of(embedkit.embed)
+cut_encoder = flow_of(embedkit.cut_encoder)
 train_head = flow_of(embedkit.train_head)
+fine_tune = flow_of(embedkit.fine_tune)
+compare = flow_of(embedkit.compare)
 build_index = flow_of(embedkit.build_index)
 
-FLOWS = [load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, embed, train_head, build_index]
+FLOWS = [
+    *(load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, cut_encoder),
+    *(embed, train_head, fine_tune, compare, build_index),
+]

@@ -1,17 +1,25 @@
-"""Tiny real things that tests share: a BERT of two layers, a nested picture network, a folder of pictures, csv files.
+"""Tiny real things that tests share: a BERT of two layers, a nested picture network, a folder of pictures, csv files, what a
+comparison found, a browser.
 
 Each test has an artifact root of its own. `SHARED` are the data and weights beside the checkout, for tests marked `shared`.
 """
 
+import io
 import json
 import os
+import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared"
+CHROMIUM = shutil.which("chromium")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot very not is was and of it".split()
 
@@ -139,4 +147,182 @@ def nested_network(tmp_path_factory):
     x = layers.Conv2D(8, 3, strides=2, activation="relu", name="outer_last")(x)
     path = tmp_path_factory.mktemp("keras") / "nested.keras"
     keras.Model(outside, x, name="outer").save(path)
+    return path
+
+
+# What a comparison found
+
+
+def compared_score(value, labels=600, **changes):
+    return {"value": value, "seeds_error": 0.0104, "rows_error": 0.0092, "each": [value] * 3, "labels": labels} | changes
+
+
+def compared_arm(name, value, seconds=14.2, **changes):
+    """A measured arm; scores rise with the labels."""
+    made = {
+        **{"name": name, "title": name.replace("_", " "), "what": f"what {name} is", "skipped": None},
+        "scores": {
+            name: compared_score(value - less, n) for name, less, n in (("10", 0.2, 60), ("30", 0.1, 180), ("all", 0, 4906))
+        },
+        **{"clean": {"value": value - 0.01, "error": 0.0101, "rows": 480}, "difference": {"value": value - 0.968, "error": 0.006}},
+        **{"others": {"log_loss": 0.4}, "seconds_to_train": seconds, "seconds_per_1000": 2.1, "cost_seconds": seconds + 21},
+        **{"peak_memory_bytes": 1_200_000_000, "bytes": 91_000_000, "rows_seen": 4906},
+    }
+    return made | changes
+
+
+SKIPPED_ARM = {"name": "distilled", "title": "distilled", "what": "a student", "skipped": "the encoder is small already"}
+COMPARED_ARMS = [
+    compared_arm("frozen_linear", 0.956),
+    SKIPPED_ARM,
+    compared_arm("lp_ft", 0.968, 410),
+    compared_arm("frozen_mlp", 0.961, 30),
+    compared_arm("guess", 0.23, 0.02),
+]
+
+
+def compared(**changes):
+    """What a comparison of texts found."""
+    made = {
+        **{"title": "trec-minilm", "dataset": "texts/trec@2026", "encoder": "encoder/minilm@2026", "kind": "texts"},
+        **{"task": "class", "measure": "accuracy", "more_is_better": True, "seeds": 3, "budget_unit": "labels per class"},
+        **{"rows": {"train": 4906, "validation": 546, "test": 500}, "predictions": 10000, "recommended": "frozen_linear"},
+        **{"verdict": "A linear head is enough. More costs 12 times the time.", "best": "lp_ft"},
+        **{"command": "embedkit train-head v", "arms": COMPARED_ARMS, "layers": None, "notes": ["a note"]},
+        "duplicates": {"exact": 1, "near": 20, "bound": 0.95, "test": 500},
+        "confusion": {"arm": "frozen_linear", "classes": ["a", "b"], "counts": [[50, 3], [4, 43]]},
+        "mistakes": [{"id": "12", "label": "a", "predicted": "b", "probability": 0.971, "text": "who was it"}],
+        **{"settings": {"training": {"epochs": 20}}, "decisions": {"steps": 240}},
+        "lineage": [["texts/trec", "dataset"], ["encoder/minilm", "encoder"]],
+    }
+    return json.loads(json.dumps(made | changes))
+
+
+def compared_numbers(**changes):
+    """What a comparison on numbers found, where less is better."""
+    arms = [
+        compared_arm("ridge", 12.512, difference={"value": 1.25, "error": 0.2}),
+        compared_arm("network", 11.262, 90),
+        compared_arm("guess", 1520.4, 0.02),
+    ]
+    row = {"id": "7", "label": 3.25, "predicted": 9.5, "error": 6.25, "columns": [["size", "4"], ["colour", "red"]]}
+    given = {"kind": "table", "task": "number", "measure": "rmse", "more_is_better": False, "arms": arms, "confusion": None}
+    return compared(**given | {"recommended": "ridge", "best": "network", "mistakes": [row], "budget_unit": "labels"} | changes)
+
+
+# A real browser
+
+
+class Browser:
+    """Chromium without a window, driven through its DevTools protocol on two pipes; downloads go to `saved`."""
+
+    def __init__(self, folder):
+        theirs_in, self.out = os.pipe()
+        self.into, theirs_out = os.pipe()
+        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
+        command = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", CHROMIUM, *options]
+        self.process = subprocess.Popen(
+            [*command, f"--user-data-dir={folder / 'profile'}"], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.replies, self.number, self.session, self.rest = {}, 0, None, b""
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.saved = folder / "saved"
+        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.saved))
+
+    def ask(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if self.session and not method.startswith("Browser."):
+            message["sessionId"] = self.session
+        os.write(self.out, json.dumps(message).encode() + b"\0")
+        while True:
+            while b"\0" not in self.rest:
+                read = os.read(self.into, 2**16)
+                assert read, "the browser has ended"
+                self.rest += read
+            line, _, self.rest = self.rest.partition(b"\0")
+            reply = json.loads(line)
+            if reply.get("id") == self.number:
+                assert "error" not in reply, reply
+                return reply["result"]
+
+    def run(self, script):
+        """The value of a JavaScript expression in the page."""
+        result = self.ask("Runtime.evaluate", expression=script, returnByValue=True, userGesture=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def until(self, ready):
+        deadline = time.monotonic() + 30
+        while not ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def open(self, path):
+        self.run("window.old = true")
+        self.ask("Page.navigate", url=path.as_uri())
+        self.until(lambda: self.run("!window.old && document.readyState === 'complete'"))
+
+    def press(self, *keys):
+        for key in keys:
+            self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")
+            self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    def close(self):
+        self.ask("Browser.close")
+        self.process.wait()
+        os.close(self.out)
+        os.close(self.into)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser that the tests of a file share."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    browser = Browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="session")
+def normed_network(tmp_path_factory):
+    """A .keras file: pictures of 8 x 8 through two convolutions with batch normalisation, statistics as after training."""
+    from embedkit.engines import start_keras
+
+    start_keras(0)
+    import keras
+
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, strides=2, name="first_conv")(keras.layers.Rescaling(1 / 255)(pixels))
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="first_norm")(x))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="second_conv")(x)
+    model = keras.Model(pixels, keras.layers.ReLU(name="features")(keras.layers.BatchNormalization(name="second_norm")(x)))
+    random = np.random.default_rng(0)
+    for name, width in (("first_norm", 6), ("second_norm", 8)):
+        gamma, beta, mean = random.normal(1, 0.2, width), random.normal(0, 0.2, width), random.normal(0, 0.2, width)
+        model.get_layer(name).set_weights([gamma, beta, mean, random.uniform(0.5, 1.5, width)])
+    path = tmp_path_factory.mktemp("normed") / "normed.keras"
+    model.save(path)
+    return path
+
+
+def write_pictures(path, count=80, splits=("train", "train", "train", "validation", "test")):
+    """Pictures of 8 x 8 pixels in a Parquet file: red or not, green or not, more or less blue.
+
+    Columns `red` (a class), `both` (labels), `blue` (a number), `unsure` and `split`.
+    """
+    random, lines = np.random.default_rng(0), []
+    for number in range(count):
+        red, green, blue = random.random() < 0.5, random.random() < 0.5, random.random()
+        pixels = random.integers(0, 60, (8, 8, 3)) + np.array([120 * red, 120 * green, 150 * blue])
+        data = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(data, "png")
+        both = [name for name, held in (("red", red), ("green", green)) if held]
+        words = {"red": "red" if red else "dark", "both": both, "blue": blue, "unsure": "yes" if number % 7 == 0 else "no"}
+        lines.append({"image": data.getvalue(), "split": splits[number % len(splits)]} | words)
+    pq.write_table(pa.Table.from_pylist(lines), path)
     return path

@@ -32,8 +32,11 @@ LAYERS = [
     {"schedules", "batches", "trainer", "checkpoints", "augmentation", "rebalancing", "sizes"},
     {"training", "encoders", "checks"},
     {"learning", "tasks"},
-    {"lessons", "review", "datasets", "embedding", "autoencoder", "textmodels", "categories", "controls"},
-    {"heads", "distillation", "index"},
+    {"lessons", "review", "datasets", "embedding", "preparation", "autoencoder", "textmodels", "categories", "controls"},
+    {"adaptation", "classifiers", "tuning", "predicting"},
+    {"heads", "finetuning", "distillation", "index"},
+    {"arms", "layers", "verdicts", "findings"},
+    {"wording", "charts", "pages"},
     {"comparison", "tables", "cli", "__main__"},
 ]
 

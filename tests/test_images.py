@@ -39,6 +39,19 @@ def test_exact_formats_give_the_exact_pixels(form):
     assert (images.decode(encoded(Image.fromarray(pixels), form)) == pixels).all()
 
 
+def test_a_ppm_gives_the_exact_pixels():
+    pixels = noise(5, 7)
+    assert (images.decode(encoded(Image.fromarray(pixels), "PPM")) == pixels).all()
+
+
+@pytest.mark.parametrize(("near", "height"), [(None, 16), ((8, 8), 8)])
+def test_an_mpo_is_the_first_of_its_pictures(near, height):
+    first, second = (Image.new("RGB", (32, 16), colour) for colour in (BLACK, WHITE))
+    data = encoded(first, "MPO", save_all=True, append_images=[second])
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    assert only_colour(images.decode(data, near)) == (BLACK, height, 2 * height)
+
+
 def test_webp_without_loss_gives_the_exact_pixels():
     pixels = noise(5, 7)
     assert (images.decode(encoded(Image.fromarray(pixels), "WEBP", lossless=True, exact=True)) == pixels).all()
@@ -163,8 +176,7 @@ def test_the_reason_is_the_same_every_time():
     for _ in range(5):
         kept.append(io.BytesIO())  # so that the memory of one call isn't where the next one's is
         reasons.add(reason())
-    assert len(reasons) == 1
-    assert "0x" not in reasons.pop()
+    assert reasons == {"not a readable picture (of no known format)"}
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "TIFF"])

@@ -1,19 +1,18 @@
-"""The page of a comparison: what it says first, its numbers for people, its pictures, and that anyone's words stay text on it."""
+"""The page of a comparison: what it says first, numbers for people, where its pictures are; anyone's words stay text on it."""
 
 import base64
 import html
 import io
-import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from conftest import COMPARED_ARMS, SKIPPED_ARM, compared, compared_arm, compared_numbers, compared_score
 from markdown_it import MarkdownIt
 from PIL import Image
-from test_review import CHROMIUM, Browser
 
-from embedkit import pages, reports
+from embedkit import reports
 from embedkit.pages import write_report
 from embedkit.stages import Draft
 
@@ -26,45 +25,6 @@ OUTSIDE = (
     "[...document.querySelectorAll('body *')].filter(one => one.getBoundingClientRect().right > innerWidth + 0.5"
     " && !one.parentElement.closest('.scroll, pre')).map(one => one.outerHTML.slice(0, 80))"
 )
-
-
-def score(value, labels=600, **changes):
-    return {"value": value, "seeds_error": 0.0104, "rows_error": 0.0092, "each": [value] * 3, "labels": labels} | changes
-
-
-def arm(name, value, seconds=14.2, **changes):
-    """A measured arm; scores rise with the labels."""
-    made = {
-        **{"name": name, "title": name.replace("_", " "), "what": f"what {name} is", "skipped": None},
-        "scores": {"10": score(value - 0.2, 60), "30": score(value - 0.1, 180), "all": score(value, 4906)},
-        **{"clean": {"value": value - 0.01, "error": 0.0101, "rows": 480}, "difference": {"value": value - 0.968, "error": 0.006}},
-        **{"others": {"log_loss": 0.4}, "seconds_to_train": seconds, "seconds_per_1000": 2.1, "cost_seconds": seconds + 21},
-        **{"peak_memory_bytes": 1_200_000_000, "bytes": 91_000_000, "rows_seen": 4906},
-    }
-    return made | changes
-
-
-SKIPPED = {"name": "distilled", "title": "distilled", "what": "a student", "skipped": "the encoder is small already"}
-ARMS = [arm("frozen_linear", 0.956), SKIPPED, arm("lp_ft", 0.968, 410), arm("frozen_mlp", 0.961, 30), arm("guess", 0.23, 0.02)]
-
-
-def results(**changes):
-    """What a comparison of texts found."""
-    made = {
-        **{"title": "trec-minilm", "dataset": "texts/trec@2026", "encoder": "encoder/minilm@2026", "kind": "texts"},
-        **{"task": "class", "measure": "accuracy", "more_is_better": True, "seeds": 3, "budget_unit": "labels per class"},
-        **{"rows": {"train": 4906, "validation": 546, "test": 500}, "predictions": 10000, "recommended": "frozen_linear"},
-        **{"verdict": "A linear head is enough. More costs 12 times the time.", "best": "lp_ft"},
-        **{"command": "embedkit train-head v"},
-        **{"arms": ARMS, "duplicates": {"exact": 1, "near": 20, "bound": 0.95, "test": 500}, "layers": None, "notes": ["a note"]},
-        "confusion": {"arm": "frozen_linear", "classes": ["a", "b"], "counts": [[50, 3], [4, 43]]},
-        "mistakes": [{"id": "12", "label": "a", "predicted": "b", "probability": 0.971, "text": "who was it"}],
-        **{"settings": {"training": {"epochs": 20}}, "decisions": {"steps": 240}},
-        "lineage": [["texts/trec", "dataset"], ["encoder/minilm", "encoder"]],
-    }
-    return json.loads(json.dumps(made | changes))
-
-
 LAYERS = {
     "nested": {"value": 0.84, "error": 0.01, "own": 0.83, "gain": 0.01, "gain_error": 0.006, "rows": 3000, "folds": 5},
     "winner": {"layer": "layer_3", "pooling": "mean"},
@@ -76,24 +36,16 @@ LAYERS = {
 }
 
 
-def numbers(**changes):
-    """What a comparison on numbers found, where less is better."""
-    arms = [arm("ridge", 12.512, difference={"value": 1.25, "error": 0.2}), arm("network", 11.262, 90), arm("guess", 1520.4, 0.02)]
-    row = {"id": "7", "label": 3.25, "predicted": 9.5, "error": 6.25, "columns": [["size", "4"], ["colour", "red"]]}
-    given = {"kind": "table", "task": "number", "measure": "rmse", "more_is_better": False, "arms": arms, "confusion": None}
-    return results(**given | {"recommended": "ridge", "best": "network", "mistakes": [row], "budget_unit": "labels"} | changes)
-
-
 def hostile():
     """Anyone's words wherever a comparison takes any."""
     row = {"id": HOSTILE, "label": HOSTILE, "predicted": [HOSTILE, "b"], "probability": 0.9}
     pictured = row | {"picture": 'data:image/png;base64,x" onerror="document.title = 1', "path": HOSTILE}
     rows = [row | {"text": HOSTILE + "x" * 900}, pictured, row | {"columns": [[HOSTILE, HOSTILE]] * 20}]
-    arms = [ARMS[0] | {"title": HOSTILE, "what": HOSTILE}, SKIPPED | {"skipped": HOSTILE}, ARMS[2]]
+    arms = [COMPARED_ARMS[0] | {"title": HOSTILE, "what": HOSTILE}, SKIPPED_ARM | {"skipped": HOSTILE}, COMPARED_ARMS[2]]
     layers = LAYERS | {"table": [LAYERS["table"][0] | {"layer": HOSTILE}], "command": HOSTILE}
     given = {"title": HOSTILE, "dataset": HOSTILE, "verdict": HOSTILE, "command": HOSTILE, "notes": [HOSTILE], "arms": arms}
     given |= {"mistakes": rows, "layers": layers, "settings": {HOSTILE: HOSTILE}, "lineage": [[HOSTILE, HOSTILE]]}
-    return results(**given, confusion={"arm": "frozen_linear", "classes": [HOSTILE, "b"], "counts": [[50, 3], [4, 43]]})
+    return compared(**given, confusion={"arm": "frozen_linear", "classes": [HOSTILE, "b"], "counts": [[50, 3], [4, 43]]})
 
 
 class Tables(HTMLParser):
@@ -156,7 +108,7 @@ def parsed(folder):
 
 
 def test_a_report_has_the_same_bytes_again(reported):
-    first, second = reported(results()), reported(results(), "again")
+    first, second = reported(compared()), reported(compared(), "again")
     names = sorted(path.name for path in first.iterdir())
     assert names == ["confusion.png", "cost.png", "curve.png", "report.html", "report.md"]
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
@@ -164,12 +116,12 @@ def test_a_report_has_the_same_bytes_again(reported):
 
 def test_a_draft_gets_the_files_and_no_matrix_where_there_are_no_classes(tmp_path):
     out = Draft(tmp_path / "draft")
-    write_report(out, numbers())
+    write_report(out, compared_numbers())
     assert sorted(path.name for path in out.files.iterdir()) == ["cost.png", "curve.png", "report.html", "report.md"]
 
 
 def test_the_verdict_comes_first_and_then_what_to_do(reported):
-    folder = reported(results(layers=LAYERS))
+    folder = reported(compared(layers=LAYERS))
     order = ["<h1>A linear head is enough.</h1>", "More costs 12 times", "embedkit train-head v", "what lp_ft is"]
     order += ["labels per class", "4 of 47", "who was it", "layer_3 with pooling mean", "1 is also among the training rows"]
     order += ["a note", "texts/trec<", '"steps": 240']
@@ -181,31 +133,33 @@ def test_the_verdict_comes_first_and_then_what_to_do(reported):
 
 
 def test_arms_are_ranked_with_quality_and_price_in_numbers_for_people(reported):
-    found = arms_of(reported(results()))
+    found = arms_of(reported(compared()))
     assert list(found) == ["arm", "lp ft best", "frozen mlp", "frozen linear recommended", "guess", "distilled"]
     assert found["arm"][:3] == ["accuracy", "to the best, points", "without near duplicates; 480 rows"]
     quality = ["95.6 % ± 1.0; ± 0.9 over rows", "−1.2 ± 0.6", "94.6 % ± 1.0"]
-    assert found["frozen linear recommended"] == [*quality, "14 s", "2.1 s", "35 s", "1.2 GB", "91 MB"]
+    assert found["frozen linear recommended"] == [*quality, "14 s", "2.1 s", "35 s", "1.2 GB", "91.0 MB"]
     assert found["lp ft best"][1] == "–" and found["lp ft best"][3] == "7 min"
     assert found["frozen mlp"][1] == "−0.7 ± 0.6; no clear difference"
     assert found["distilled"] == ["skipped: the encoder is small already"]
 
 
 def test_the_markdown_table_says_the_same(reported):
-    lines = (reported(results()) / "report.md").read_text().splitlines()
+    lines = (reported(compared()) / "report.md").read_text().splitlines()
     line = next(line for line in lines if line.startswith("| **frozen linear**"))
     assert line.startswith(r"| **frozen linear**: what frozen\_linear is **[recommended]** | 95.6 % ± 1.0, ± 0.9 over rows | −1.2")
 
 
 def test_an_arm_may_lack_a_clean_score_budgets_rows_and_repeats(reported):
-    few = {"10": score(0.5, 60, seeds_error=None)}
-    found = arms_of(reported(results(seeds=1, arms=[ARMS[0], arm("other", 0.5, scores=few, clean=None, rows_seen=2000)])))
+    few = {"10": compared_score(0.5, 60, seeds_error=None)}
+    found = arms_of(
+        reported(compared(seeds=1, arms=[COMPARED_ARMS[0], compared_arm("other", 0.5, scores=few, clean=None, rows_seen=2000)]))
+    )
     assert found["other"][0] == "50.0 %; ± 0.9 over rows, of 10 labels per class"
     assert found["other"][2] == "–" and found["other"][3] == "14 s; saw 2,000 rows"
 
 
 def test_less_is_better_for_errors_of_numbers(reported):
-    folder = reported(numbers())
+    folder = reported(compared_numbers())
     found = arms_of(folder)
     assert list(found)[1:] == ["network best", "ridge recommended", "guess"]
     assert found["ridge recommended"][:2] == ["12.5 ± 0.01; ± 0.0092 over rows", "+1.25 ± 0.2"]
@@ -214,22 +168,8 @@ def test_less_is_better_for_errors_of_numbers(reported):
         assert words in read(folder)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.012, "12 ms"), (0.4, "0.4 s"), (14.2, "14 s"), (119, "119 s"), (410, "7 min"), (9000, "2.5 h")]
-)
-def test_times_have_the_unit_that_people_use(seconds, words):
-    assert pages._seconds(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(800, "1 kB"), (9_140_000, "9.1 MB"), (91_000_000, "91 MB"), (1_200_000_000, "1.2 GB")]
-)
-def test_sizes_have_the_unit_that_people_use(size, words):
-    assert pages._bytes(size) == words
-
-
 def test_the_layer_sweep_says_what_a_choice_is_worth_and_folds_its_tail(reported):
-    page = read(reported(results(layers=LAYERS)))
+    page = read(reported(compared(layers=LAYERS)))
     assert "5 nested folds of 3,000 training rows), such a choice scores 84.0 % ± 1.0, the encoder's own output 83.0 %:" in page
     assert "+1.0 ± 0.6 points." in page and "1.4 times as fast (1.3 to 1.5 in 5 rounds)" in page
     assert "<summary>4 more</summary>" in page and 'class="badge chosen"' in page and 'class="badge own"' in page
@@ -239,22 +179,22 @@ def test_the_commonest_confusions_are_listed_for_many_classes(reported):
     counts = np.eye(77, dtype=int) * 40
     counts[3, 70], counts[60, 5] = 9, 12
     names = [f"a rather long name of a class, number {n}" for n in range(77)]
-    folder = reported(results(confusion={"arm": "frozen_linear", "classes": names, "counts": counts.tolist()}))
+    folder = reported(compared(confusion={"arm": "frozen_linear", "classes": names, "counts": counts.tolist()}))
     table = Tables((folder / "report.html").read_text()).tables[2]
     assert [row[2] for row in table[1:]] == ["12 of 52", "9 of 49"] and table[1][0] == "a rather long name of a class,…"
     assert (folder / "confusion.png").stat().st_size < reports.LARGEST_PICTURE
 
 
-@pytest.mark.parametrize("arms", [[SKIPPED], ARMS[:1]])
+@pytest.mark.parametrize("arms", [[SKIPPED_ARM], COMPARED_ARMS[:1]])
 def test_a_page_needs_no_second_arm_and_not_even_one(reported, arms):
     given = {"recommended": None, "best": None, "command": None, "duplicates": None, "confusion": None, "mistakes": []}
-    page = read(reported(results(arms=arms, **given)))
+    page = read(reported(compared(arms=arms, **given)))
     assert "What to do next" not in page and "Duplicates" not in page and arms[0]["what"] in page
 
 
 def test_long_texts_are_cut(reported):
     row = {"id": "1", "label": "a", "predicted": "b", "probability": 0.9, "text": "word " * 500}
-    folder = reported(results(mistakes=[row]))
+    folder = reported(compared(mistakes=[row]))
     for page in (read(folder), (folder / "report.md").read_text()):
         assert "word " * 55 + "word…" in page and "word " * 56 not in page
 
@@ -262,28 +202,8 @@ def test_long_texts_are_cut(reported):
 # Pictures
 
 
-def test_names_beside_lines_keep_their_distance_and_order():
-    assert pages._apart(np.array([50.0, 10.0, 52.0]), 10, 100).tolist() == [46, 10, 56]
-    assert pages._apart(np.array([99.0, 100.0]), 10, 100).tolist() == [90, 100]
-    assert pages._apart(np.array([0.0, 1.0, 2.0]), 10, 20).tolist() == [0, 10, 20]
-    assert pages._apart(np.array([]), 10, 100).tolist() == []
-
-
-def test_names_on_the_cost_picture_lie_neither_on_each_other_nor_on_a_point():
-    figure, axes = pages._canvas((8.4, 4.6), pages.LIGHT)
-    random = np.random.default_rng(0)
-    points = [(float(x), float(y)) for x, y in zip(random.uniform(0.3, 0.6, 10), random.uniform(0.4, 0.6, 10), strict=True)]
-    look = {"color": "black", "linewidth": 1.2}
-    pages._name_points(figure, axes, [(f"an arm with a name, {n}", look) for n in range(10)], points, [0.0] * 10)
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in axes.texts]
-    for place, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
-        assert not any(box.contains(*axes.transData.transform(point)) for point in points)
-
-
 def test_pictures_are_inline_the_same_as_the_files_and_dark_where_the_page_is(reported):
-    folder = reported(results())
+    folder = reported(compared())
     page, markdown = ((folder / name).read_text() for name in ("report.html", "report.md"))
     for name in ("curve", "cost", "confusion"):
         data = (folder / f"{name}.png").read_bytes()
@@ -300,7 +220,7 @@ def test_a_wrong_row_is_shown_with_its_picture(reported):
     Image.new("RGB", (8, 8), (200, 40, 90)).save(data, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
     row = {"id": "1", "label": "a", "predicted": "b", "probability": 0.9, "picture": url, "small": True, "path": "b/1.jpg"}
-    folder = reported(results(kind="images", mistakes=[row, row | {"path": "x", "picture": "https://example.org/a.png"}]))
+    folder = reported(compared(kind="images", mistakes=[row, row | {"path": "x", "picture": "https://example.org/a.png"}]))
     assert f'<img src="{url}" alt="b/1.jpg" class="small">' in (folder / "report.html").read_text()
     assert f"| ![]({url}) | a | b | 90.0 % sure |" in (folder / "report.md").read_text()
     assert "example" not in (folder / "report.html").read_text() + (folder / "report.md").read_text()
@@ -341,15 +261,6 @@ def test_hostile_words_stay_text_in_markdown_and_break_no_table(reported):
 # A real browser
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
-
-
 def look(chromium, path, width=1280, colours="light"):
     chromium.ask("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500)
     chromium.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": colours}])
@@ -384,7 +295,12 @@ def test_the_page_makes_no_request_and_lets_no_script_run(chromium, reported):
 def test_nothing_overflows_on_a_phone_or_a_screen(chromium, reported, width):
     names, counts = [f"{'long' * 9} {n}" for n in range(77)], (np.eye(77, dtype=int) + 1).tolist()
     many = {"arm": "frozen_linear", "classes": names, "counts": counts}
-    pages_of = {"texts": results(layers=LAYERS), "many": results(confusion=many), "numbers": numbers(), "hostile": hostile()}
+    pages_of = {
+        "texts": compared(layers=LAYERS),
+        "many": compared(confusion=many),
+        "numbers": compared_numbers(),
+        "hostile": hostile(),
+    }
     for name, given in pages_of.items():
         look(chromium, reported(given, name) / "report.html", width)
         assert chromium.run("document.documentElement.scrollWidth <= innerWidth"), name
@@ -392,7 +308,7 @@ def test_nothing_overflows_on_a_phone_or_a_screen(chromium, reported, width):
 
 
 def test_pictures_follow_the_colours_of_the_page(chromium, reported):
-    path = reported(results()) / "report.html"
+    path = reported(compared()) / "report.html"
     look(chromium, path)
     light = chromium.run(SHOWN)
     look(chromium, path, colours="dark")

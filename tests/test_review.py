@@ -3,11 +3,7 @@
 import base64
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,7 +18,6 @@ from embedkit.stages import Draft
 
 DECISIONS = "[...document.querySelectorAll('select')].map(select => select.selectedOptions[0].text)"
 COUNT = "document.getElementById('count').textContent"
-CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">&amp;\u2028 @SCRIPT@"
 
 
@@ -187,94 +182,23 @@ def test_the_page_needs_nothing_from_elsewhere_and_lets_no_other_script_run(text
 # A real browser
 
 
-class Browser:
-    """Chromium without a window, driven through its DevTools protocol on two pipes."""
-
-    def __init__(self, folder):
-        theirs_in, self.out = os.pipe()
-        self.into, theirs_out = os.pipe()
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
-        command = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", CHROMIUM, *options]
-        self.process = subprocess.Popen(
-            [*command, f"--user-data-dir={folder / 'profile'}"], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
-        )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self.replies, self.number, self.session, self.rest = {}, 0, None, b""
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.saved = folder / "saved"
-        self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.saved))
-
-    def ask(self, method, **parameters):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session and not method.startswith("Browser."):
-            message["sessionId"] = self.session
-        os.write(self.out, json.dumps(message).encode() + b"\0")
-        while True:
-            while b"\0" not in self.rest:
-                read = os.read(self.into, 2**16)
-                assert read, "the browser has ended"
-                self.rest += read
-            line, _, self.rest = self.rest.partition(b"\0")
-            reply = json.loads(line)
-            if reply.get("id") == self.number:
-                assert "error" not in reply, reply
-                return reply["result"]
-
-    def run(self, script):
-        """The value of a JavaScript expression in the page."""
-        result = self.ask("Runtime.evaluate", expression=script, returnByValue=True, userGesture=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def until(self, ready):
-        deadline = time.monotonic() + 30
-        while not ready():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def open(self, path):
-        self.run("window.old = true")
-        self.ask("Page.navigate", url=path.as_uri())
-        self.until(lambda: self.run("!window.old && document.readyState === 'complete'"))
-
-    def reopen(self, path, count):
-        """Open a page until it shows so many decisions: Chromium writes what a page stored a moment after the page did."""
-        self.until(lambda: self.open(path) or self.run(COUNT) == count)
-
-    def press(self, *keys):
-        for key in keys:
-            self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")
-            self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
-
-    def choose(self, place, label):
-        select = f"document.querySelectorAll('select')[{place}]"
-        self.run(f"{select}.selectedIndex = [...{select}.options].findIndex(option => option.text === {json.dumps(label)})")
-        self.run(f"{select}.dispatchEvent(new Event('change'))")
-
-    def save(self):
-        """Press the button, and give the file that the browser has downloaded."""
-        self.run("document.getElementById('save').click()")
-        file = self.saved / "corrections.csv"
-        self.until(file.exists)
-        return file.rename(self.saved / f"corrections-{self.number}.csv")
-
-    def close(self):
-        self.ask("Browser.close")
-        self.process.wait()
-        os.close(self.out)
-        os.close(self.into)
+def reopen(chromium, path, count):
+    """Open a page until it shows so many decisions: Chromium writes what a page stored a moment after the page did."""
+    chromium.until(lambda: chromium.open(path) or chromium.run(COUNT) == count)
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("needs chromium")
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
+def choose(chromium, place, label):
+    select = f"document.querySelectorAll('select')[{place}]"
+    chromium.run(f"{select}.selectedIndex = [...{select}.options].findIndex(option => option.text === {json.dumps(label)})")
+    chromium.run(f"{select}.dispatchEvent(new Event('change'))")
+
+
+def save(chromium):
+    """Press the button, and give the file that the browser has downloaded."""
+    chromium.run("document.getElementById('save').click()")
+    file = chromium.saved / "corrections.csv"
+    chromium.until(file.exists)
+    return file.rename(chromium.saved / f"corrections-{chromium.number}.csv")
 
 
 def test_decisions_are_made_kept_saved_and_taken_by_the_next_load(chromium, texts, reviewed, tmp_path):
@@ -288,15 +212,15 @@ def test_decisions_are_made_kept_saved_and_taken_by_the_next_load(chromium, text
     chromium.press("j", "a", "n", "n", "u", "k", "k", "u")  # accepts the first, both next neutral, the third is undecided again
     assert chromium.run(DECISIONS) == [classes[0], "undecided", "still neutral", *["undecided"] * 3]
     assert chromium.run("document.activeElement.id") == f"row-{ranked['id'][1]}"
-    chromium.choose(1, "a")
-    chromium.choose(3, "neutral")
-    chromium.choose(4, "still neutral")
-    chromium.choose(5, "undecided")
+    choose(chromium, 1, "a")
+    choose(chromium, 3, "neutral")
+    choose(chromium, 4, "still neutral")
+    choose(chromium, 5, "undecided")
     expected = [classes[0], "a", "still neutral", "neutral", "still neutral", "undecided"]
     assert chromium.run(DECISIONS) == expected and chromium.run(COUNT) == "5 of 6 decided"
-    chromium.reopen(folder / "review.html", "5 of 6 decided")
+    reopen(chromium, folder / "review.html", "5 of 6 decided")
     assert chromium.run(DECISIONS) == expected
-    saved = chromium.save()
+    saved = save(chromium)
     ids = ranked["id"].to_pylist()
     new = {ids[0]: classes[0], ids[1]: "a", ids[3]: "neutral"}
     old = dict(zip(*(read_rows(dataset)[name].to_pylist() for name in ("id", "label")), strict=True))
@@ -313,7 +237,7 @@ def test_odd_labels_survive_the_page(chromium, texts, reviewed):
     chromium.press(*"j" + "a" * len(classes))
     assert chromium.run(COUNT) == f"{len(classes)} of {len(classes)} decided"
     shuffled = [(text, "a,b") for text, _ in rows]
-    corrected = texts(*shuffled, label_type="class", corrections=str(chromium.save()))
+    corrected = texts(*shuffled, label_type="class", corrections=str(save(chromium)))
     assert read_rows(corrected)["label"].to_pylist() == classes and not any(read_rows(corrected)["neutral"].to_pylist())
 
 
@@ -355,7 +279,7 @@ def test_decisions_of_another_dataset_are_not_mixed_in(chromium, texts, reviewed
     first = reviewed(texts(("hi", "a"), ("yo", "b")), ["a", "b"], [[0.5, 0.5], [0.5, 0.5]])
     chromium.open(first / "review.html")
     chromium.press("j", "a")
-    chromium.reopen(first / "review.html", "1 of 2 decided")
+    reopen(chromium, first / "review.html", "1 of 2 decided")
     second = reviewed(texts(("hi", "a"), ("yo", "a")), ["a", "b"], [[0.5, 0.5], [0.5, 0.5]], folder="second")
     chromium.open(second / "review.html")
     assert chromium.run(COUNT) == "0 of 2 decided"

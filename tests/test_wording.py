@@ -1,0 +1,107 @@
+"""Words of a comparison's page: numbers in the units that people use, and anyone's text made safe for where it goes."""
+
+import pytest
+
+from embedkit import wording
+
+SHARES, NUMBERS = {"measure": "accuracy"}, {"measure": "rmse"}
+
+
+def test_a_text_for_html_ends_neither_a_tag_nor_an_attribute():
+    assert wording.safe('<b title="it\'s"> & 1') == "&lt;b title=&quot;it&#x27;s&quot;&gt; &amp; 1" and wording.safe(7) == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a|b_c\n# d", r"a\|b\_c \# d"),
+        ("[x](https://a.b)", r"\[x\](https\://a.b)"),
+        ("www.a.b", r"www\.a.b"),
+        ("1. one", r"1\. one"),
+        ("- one", r"\- one"),
+        ("1.5 is no list", "1.5 is no list"),
+    ],
+)
+def test_a_text_for_markdown_is_one_line_with_nothing_to_read(text, written):
+    assert wording.plain(text) == written
+
+
+def test_a_fence_is_longer_than_any_inside_it():
+    assert wording.fenced("a", "sh") == "```sh\na\n```"
+    assert wording.fenced("` ````", "json") == "`````json\n` ````\n`````"
+
+
+def test_a_label_of_a_graph_has_its_signs_as_numbers():
+    assert wording.mermaid('texts/é-1 "]') == "texts/é-1 #34;#93;"
+
+
+def test_a_text_is_cut_on_one_line_and_says_so():
+    assert (
+        wording.cut("one\n two", 7) == "one two" and wording.cut("one two", 6) == "one t…" and wording.cut("one two", 5) == "one…"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "words"), [(["joy", "fear"], "joy, fear"), ([], "none"), (3.14159, "3.14"), (2, "2"), ("x" * 50, "x" * 39 + "…")]
+)
+def test_a_label_is_shown_for_people(label, words):
+    assert wording.shown(label) == words
+
+
+def test_a_row_is_shown_by_its_columns_its_text_its_path_or_its_id():
+    assert wording.content({"columns": [["size", "4"], ["colour", "red"]], "id": "1"}) == "size: 4, colour: red"
+    assert wording.content({"text": "a b", "path": "b/1.jpg", "id": "1"}) == "a b"
+    assert wording.content({"path": "b/1.jpg", "id": "1"}) == "b/1.jpg" and wording.content({"id": "1"}) == "1"
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/a.png", "data:image/svg+xml;base64,AA==", 'data:image/png;base64,x" a="'])
+def test_nothing_but_a_png_or_jpeg_in_base64_is_a_picture(url):
+    assert wording.picture_of({"picture": url}) == "" and wording.picture_of({}) == ""
+    assert wording.picture_of({"picture": "data:image/png;base64,AA=="}) == "data:image/png;base64,AA=="
+
+
+def test_a_wrong_row_says_how_sure_or_how_far_off_it_was():
+    assert wording.sureness({"probability": 0.971}) == "97.1 % sure" and wording.sureness({"error": -6.25}) == "off by 6.25"
+    assert wording.sureness({"probability": None}) == ""
+
+
+def test_budgets_are_in_order_of_their_numbers_and_all_is_last():
+    score = {"value": 0.5}
+    arms = [{"skipped": None, "scores": {name: score for name in names}} for names in (["100", "all"], ["30", "100"])]
+    assert wording.budgets({"more_is_better": True, "arms": [*arms, {"skipped": "no time"}]}) == ["30", "100", "all"]
+
+
+def test_a_title_is_that_of_the_arm_or_its_name():
+    found = {"arms": [{"name": "lp_ft", "title": "lp ft"}]}
+    assert wording.title(found, "lp_ft") == "lp ft" and wording.title(found, "other") == "other"
+
+
+def test_the_error_is_that_over_seeds_where_there_are_several():
+    assert wording.standard_error({"seeds_error": 0.02, "rows_error": 0.01}) == 0.02
+    assert wording.standard_error({"seeds_error": None, "rows_error": 0.01}) == 0.01
+
+
+def test_shares_are_in_percent_and_numbers_in_their_unit():
+    assert wording.score(SHARES, 0.9561) == "95.6 %" and wording.score(NUMBERS, 12.512) == "12.5"
+    assert wording.spread(SHARES, 0.0104) == "± 1.0" and wording.spread(NUMBERS, 0.0104) == "± 0.01"
+    assert wording.spread(SHARES, None) == ""
+    assert wording.join(wording.score(SHARES, 0.5), wording.spread(SHARES, None)) == "50.0 %"
+
+
+def test_a_difference_has_a_sign_but_where_it_is_none():
+    assert [wording.gap(SHARES, value) for value in (-0.012, 0.012, 0.0001, -0.0001)] == ["−1.2", "+1.2", "0.0", "0.0"]
+    assert [wording.gap(NUMBERS, value) for value in (-1509.6, 1.25, 0.0)] == ["−1,510", "+1.25", "0"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.012, "12 ms"), (0.4, "0.4 s"), (14.2, "14 s"), (119, "119 s"), (410, "7 min"), (9000, "2.5 h")]
+)
+def test_times_have_the_unit_that_people_use(seconds, words):
+    assert wording.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(800, "800 B"), (9_140_000, "9.1 MB"), (91_000_000, "91.0 MB"), (1_200_000_000, "1.2 GB")]
+)
+def test_sizes_have_the_unit_that_people_use(count, words):
+    assert wording.size(count) == words

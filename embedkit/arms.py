@@ -4,9 +4,11 @@ A trial is one arm at one label budget and one seed: it learns from the training
 rows, and predicts the test rows. Frozen vectors are computed once and shared by all arms that use them.
 """
 
+import contextlib
+import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -177,7 +179,7 @@ def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> 
         seed: of everything random.
         folder: for checkpoints; removed when the trial is done.
     """
-    with peak_of() as peak:
+    with peak_of() as peak, _quietly():
         start = time.monotonic()
         if arm == "guess":
             task = bench.task
@@ -200,11 +202,23 @@ def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> 
     return found
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Let runs say nothing of their epochs: there are dozens of them."""
+    log = logging.getLogger("embedkit.training")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def _head(bench: Bench, lesson: Lesson, seed: int, folder: Path, hidden: tuple[int, ...]) -> Trial:
     """A head on vectors, as `train_head` makes it."""
     start = time.monotonic()
     engines.start_drawing(seed)
-    lesson = replace(lesson, settings=bench.head, hidden=hidden or bench.head.hidden or ())
+    lesson = replace(lesson, settings=bench.head, hidden=hidden)
     model, logits, problem, correct = problem_of(lesson, seed)
     fit(Trainer(problem, resolve(bench.head.training, linear=not lesson.hidden, epochs=EPOCHS)), seed, folder)
     correct()

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from embedkit import layers, metrics, progress, splits
-from embedkit.arms import RECIPES, Bench, Name, Trial, described, try_out, windows
+from embedkit import layers, metrics, progress, splits, verdicts
+from embedkit.arms import RECIPES, Bench, Name, Trial, described, score, try_out, windows
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
 from embedkit.classifiers import labelled_rows
@@ -29,7 +29,7 @@ from embedkit.pages import write_report
 from embedkit.preparation import Prepared
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.tasks import Task
+from embedkit.tasks import MAIN, Task
 from embedkit.tuning import FineTune, Tuner
 from embedkit.verdicts import ALL
 
@@ -40,6 +40,12 @@ MOST_OF_ALL = 0.8
 """Share of the labels above which a budget says nothing that all labels don't."""
 HELD = (0.1, 0.3)
 """Bounds of the share of labelled rows that stop training."""
+SHARED = ("seed", "labels_per_class", "rebalance", "decide_by")
+DECIDED = {
+    "head": (*SHARED, "purpose", "target_error", "hidden", "seeds"),
+    "fine_tune": (*SHARED, "neutral", "recipe", "frozen"),
+}
+"""Settings of the groups that a comparison has no use for."""
 TIMED_SECONDS, TIMED_STEPS = 6.0, 12
 
 
@@ -55,7 +61,7 @@ class Compare(Seeded):
     times so many rows. Budgets of more than four fifths of the labels are left out."""
     seeds: PositiveInt = 3
     """How often each arm learns: each seed draws anew which rows train and which stop, for all arms alike; test rows stay."""
-    minutes: PositiveFloat = 6.0
+    minutes: PositiveFloat = 4.0
     """Time that the arms that move the network may take in all; how many rows a run is shown for that is measured once and
     recorded."""
     rows_a_run: PositiveInt | None = None
@@ -67,9 +73,9 @@ class Compare(Seeded):
     layers: tuple[str, ...] = ()
     """Layers of the encoder to look at as well, by name, or `auto` for all at which it can be cut; each with each pooling."""
     head: TrainHead = TrainHead()
-    """How heads on frozen vectors learn."""
+    """How heads on frozen vectors learn, but for what the arms, seeds and budgets decide."""
     fine_tune: FineTune = FineTune()
-    """How arms that move the network learn; the recipe is the arm's own."""
+    """How arms that move the network learn, but for what the arms, seeds and budgets decide."""
 
 
 def _called(names: dict[str, str], settings: Compare) -> str:
@@ -89,6 +95,7 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} takes {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
+    _refuse_decided(settings)
     rows = labelled_rows(dataset.check(), "compare on that")
     whole = assign(str(dataset), rows, rows["id"].to_numpy(), np.empty((len(rows), 0)), settings.head)
     for ancestor in (encoder, dataset):
@@ -115,6 +122,15 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     write_json(out / "results.json", found)
     write_report(out, found)
     return _facts(found, whole)
+
+
+def _refuse_decided(settings: Compare) -> None:
+    """Stop when a group of settings asks for what the comparison decides itself."""
+    for group, names in DECIDED.items():
+        given = getattr(settings, group)
+        for name in names:
+            if getattr(given, name) != type(given).model_fields[name].default:
+                raise UserError(f"{group}.{name} is decided by the arms, seeds and budgets of a comparison; leave it out")
 
 
 def _bench(out: Draft, dataset: Artifact, encoder: Artifact, whole: Lesson, settings: Compare) -> Bench:
@@ -248,7 +264,8 @@ def _trials(
             advance(1)
             if place + 1 == len(runs) or runs[place + 1][0] != arm:
                 bench.tuners.pop(arm, None)  # its weights and optimizer would stay in memory
-                log.info("%s: measured", arm)
+                scores = [abs(score(bench.task, lesson.test, trial.predicted)) for trial in found[arm, budget]]
+                log.info("%s: %s %s", arm, MAIN[bench.task.kind], verdicts.shown(bench.task, float(np.mean(scores))))
     return found
 
 

@@ -318,7 +318,7 @@ def import_encoder(out: Draft, source: Source, settings: ImportEncoder = ImportE
     return Facts(details=save_encoder(out, model, facts, network.tokenizer))
 
 
-def pool(tensor: Any, network: networks.Network, pooling: str) -> Any:
+def pool(tensor: Any, network: networks.Network, pooling: str, name: str = "pooled") -> Any:
     """The output of a layer as one vector per row, in plain Keras operations; padding never counts.
 
     Raises:
@@ -338,7 +338,7 @@ def pool(tensor: Any, network: networks.Network, pooling: str) -> Any:
         return tensor
     if not texts:
         average, largest = keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D
-        return {"avg": average, "max": largest, "flatten": keras.layers.Flatten}[pooling](name="pooled")(tensor)
+        return {"avg": average, "max": largest, "flatten": keras.layers.Flatten}[pooling](name=name)(tensor)
     if pooling == "cls":
         return tensor[:, 0]  # (texts, dimension)
     mask: Any = ops.expand_dims(ops.cast(network.model.input["padding_mask"], "float32"), -1)  # (texts, length, 1)

@@ -126,7 +126,7 @@ def candidates(loaded: Encoder, wanted: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _chains(found: list[tuple[str, str]]) -> list[str]:
-    after = [kind for _, kind in found[1:]] + [""]
+    after = [kind for _, kind in [*found, ("", "")][1:]]
     return [path for (path, _), follows in zip(found, after, strict=True) if follows not in FOLLOWS]
 
 
@@ -294,7 +294,7 @@ def _vectors(
     network = _network(loaded)
     paths = list(dict.fromkeys(path for path, _ in pairs))
     tensors = dict(zip(paths, networks.locate_all(loaded.model, [path.split("/") for path in paths]), strict=True))
-    pooled = [pool(tensors[path], network, pooling) for path, pooling in pairs]
+    pooled = [pool(tensors[path], network, pooling, f"pooled_{n}") for n, (path, pooling) in enumerate(pairs)]
     widths = [int(one.shape[-1]) for one in pooled]
     path = folder / "layers.npy"
     if not path.exists():

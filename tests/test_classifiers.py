@@ -22,6 +22,7 @@ from embedkit import (
     import_encoder,
     load_texts,
     search,
+    tuning,
 )
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import read_vectors
@@ -33,7 +34,7 @@ import keras  # noqa: E402  after the frameworks were loaded quietly
 
 RECIPES = ("lp-ft", "full", "adapter", "scratch")
 SPLITS = ("train", "train", "train", "validation", "test")
-TRAINING = Training(epochs=24, batch_size=32, learning_rate=0.01, preflight=False)
+TRAINING = Training(epochs=10, batch_size=32, learning_rate=0.01, preflight=False)
 
 
 def write_texts(path, count=100):
@@ -50,7 +51,9 @@ def write_texts(path, count=100):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A root for artifacts that several tests look at."""
-    return tmp_path_factory.mktemp("classifiers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "PROBE_EPOCHS", 100)  # on rows that can be told apart each of a thousand would still gain a little
+        yield tmp_path_factory.mktemp("classifiers")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from embedkit import (
     FineTune,
     LoadImages,
     LoadTable,
-    LoadTexts,
     TrainHead,
     Training,
     UserError,
@@ -30,6 +29,7 @@ from embedkit import (
     load_texts,
     make_control,
     train_head,
+    tuning,
 )
 from embedkit.datasets import read_contents, read_rows
 from embedkit.labels import Neutral
@@ -47,7 +47,9 @@ def load_pictures(path, root, label="red", name=None, **more):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A root for artifacts that several tests look at."""
-    return tmp_path_factory.mktemp("finetuning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "PROBE_EPOCHS", 100)  # on rows that can be told apart each of a thousand would still gain a little
+        yield tmp_path_factory.mktemp("finetuning")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def test_numbers_are_learned_in_their_own_unit(place, network):
 
 
 def test_lp_ft_starts_where_the_linear_probe_ended(seeing, pictures, network):
-    head = train_head(embed(pictures, network), TrainHead(training=Training(batch_size=48, preflight=False)))
+    head = train_head(embed(pictures, network), TrainHead(training=Training(epochs=100, batch_size=48, preflight=False)))
     probe = min(entry["validation_loss"] for entry in json.loads((head / "history.json").read_text()))
     for recipe in ("lp-ft", "adapter"):
         assert seeing[recipe].manifest.details["start"]["validation_loss"] == pytest.approx(probe, rel=0.01)
@@ -161,7 +163,7 @@ def test_frozen_layers_stay_bit_for_bit_and_later_ones_move(pictures, network, f
         ({"frozen": 9}, "9 layers can't be frozen: the network has 4 with weights; freeze fewer"),
         ({"frozen": "first_con"}, "layer 'first_con' is not known; did you mean 'first_conv'"),
         ({"recipe": "adapter", "frozen": 1}, "frozen is for lp-ft and full, but recipe adapter decides itself what moves"),
-        ({"recipe": "scratch", "frozen": "auto"}, "frozen is for lp-ft and full, but recipe scratch decides itself what moves; leave"),
+        ({"recipe": "scratch", "frozen": "auto"}, "frozen is for lp-ft and full, but recipe scratch decides itself"),
         ({"rebalance": ("interpolate",)}, "interpolate makes vectors, not rows of an encoder; take oversample, undersample"),
         ({"word_dropout": 0.1}, "word_dropout is not for the images of encoder/normed@.*; leave it out"),
         ({"mixup": 0.2, "rebalance": ("weights",)}, "mixed rows have no weight of their own; take oversample instead of weights"),
@@ -173,7 +175,7 @@ def test_what_cannot_be_done_is_refused(pictures, network, settings, words):
 
 
 def test_auto_frees_the_network_piece_by_piece_and_records_it(pictures, network):
-    found = fine_tune(pictures, network, FineTune(frozen="auto", training=LONGER), name="auto")
+    found = fine_tune(pictures, network, FineTune(recipe="full", frozen="auto", training=LONGER), name="auto")
     details = found.manifest.details
     assert [phase["frozen"] for phase in details["phases"]] == [3, 2, 1, 0][: len(details["phases"])]
     assert all(phase["epochs"] == 6 for phase in details["phases"])  # a quarter of 24 each
@@ -203,7 +205,7 @@ def rare(place):
 
 @pytest.mark.parametrize("chain", [("weights",), ("oversample",)], ids="".join)
 def test_rare_classes_are_made_to_count_and_probabilities_corrected(rare, network, chain):
-    found = fine_tune(rare, network, FineTune(rebalance=chain, training=LONGER), name=f"rare-{chain[0]}")
+    found = fine_tune(rare, network, FineTune(recipe="full", rebalance=chain, training=LONGER), name=f"rare-{chain[0]}")
     assert "balanced_accuracy" in found.manifest.verdict and len(found.manifest.details["decision"]) == 2
     assert found.manifest.metrics["balanced_accuracy"].value > 0.9
     shares = np.array(pq.read_table(found / "predictions.parquet")["probabilities"].to_pylist()).mean(axis=0)
@@ -212,14 +214,15 @@ def test_rare_classes_are_made_to_count_and_probabilities_corrected(rare, networ
 
 
 def test_so_many_labels_per_class_are_what_is_learned_and_recorded(pictures, network):
-    found = fine_tune(pictures, network, FineTune(labels_per_class=3, training=SHORT), name="few")
+    found = fine_tune(pictures, network, FineTune(recipe="full", labels_per_class=3, training=SHORT), name="few")
     assert found.manifest.details["used"] == {"train": 6, "validation": 6, "test": 16}
     assert found.manifest.details["fitted"] == len(pq.read_table(found / "fitted.parquet")) == 12
 
 
 def test_augmented_runs_repeat_and_are_other_runs(pictures, network, place):
-    changed = FineTune(augment=("flip", "brightness"), mixup=0.2, cut_mix=0.5, label_smoothing=0.1, training=SHORT)
-    ours, plain = fine_tune(pictures, network, changed, name="changed"), fine_tune(pictures, network, FineTune(training=SHORT))
+    changed = FineTune(recipe="full", augment=("flip", "brightness"), mixup=0.2, cut_mix=0.5, label_smoothing=0.1, training=SHORT)
+    ours = fine_tune(pictures, network, changed, name="changed")
+    plain = fine_tune(pictures, network, FineTune(recipe="full", training=SHORT), name="plain")
     history = [json.loads((each / "history.json").read_text()) for each in (ours, plain)]
     assert [entry["loss"] for entry in history[0]] != [entry["loss"] for entry in history[1]]
     again = fine_tune(*fresh(place / "augmented", pictures, network), changed)
@@ -269,7 +272,8 @@ def test_an_encoder_without_weights_is_refused(place):
         fine_tune(table, control)
 
 
-def test_an_encoder_for_other_rows_is_refused(texts, network):
+def test_an_encoder_for_other_rows_is_refused(place, network, reviews):
+    texts = load_texts(reviews, root=place)
     with pytest.raises(UserError, match=f"{network} takes images, but {texts} holds texts; give it an encoder for texts"):
         fine_tune(texts, network)
 
@@ -317,7 +321,7 @@ def test_rows_that_a_classifier_was_fine_tuned_on_are_not_measured_on_in_another
 def test_neutral_rows_get_a_review_page_with_their_proposals(place, network):
     settings = {"neutral": Neutral(column="unsure"), "name": "unsure"}
     rows = load_pictures(place / "pictures.parquet", place, **settings)
-    found = fine_tune(rows, network, FineTune(training=LONGER))
+    found = fine_tune(rows, network, FineTune(recipe="full", training=LONGER))
     known = read_rows(rows).to_pylist()
     left = {row["id"]: row["label"] for row in known if row["neutral"] and row["split"] != "test"}
     review = pq.read_table(found / "review.parquet").to_pydict()

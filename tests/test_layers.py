@@ -105,7 +105,7 @@ def test_an_encoder_without_layers_has_none_to_look_at(place, root):
     lines = [f"{number},{number % 2}" for number in range(30)]
     (place / "goods.csv").write_text("size,label\n" + "\n".join(lines) + "\n")
     columns = make_control(load_table(place / "goods.csv", LoadTable(label_type="class"), root=root), root=root)
-    with pytest.raises(UserError, match=r"encoder/goods-columns@\S+ has no layer at which it could be cut; leave layers out"):
+    with pytest.raises(UserError, match=r"encoder/goods-control@\S+ has no layer at which it could be cut; leave layers out"):
         candidates(Encoder.open(columns), ("auto",))
 
 
@@ -136,7 +136,7 @@ def test_one_pass_through_nested_networks_does_so_too(painter, photos, root, tmp
     for number in (0, 3, 7):
         cut = Encoder.open(cut_encoder(painter, CutEncoder(layer=pairs[number][0], pooling=pairs[number][1])))
         expected = cut.encode(data)
-        assert found[number] == pytest.approx(expected, rel=1e-4, abs=1e-5 * np.abs(expected).max())
+        assert found[number] == pytest.approx(expected, rel=1e-4, abs=1e-3)  # pixels reach 255
 
 
 # The probe ----------------------------------------------------------------------------------------------------------

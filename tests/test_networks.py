@@ -115,6 +115,72 @@ def test_an_unknown_layer_with_nothing_near_is_refused_with_those_there_are(nest
         import_encoder(nested_network, ImportEncoder(layer="zzz"))
 
 
+def test_several_cuts_of_one_network_come_from_one_pass(nested_network):
+    network = load(nested_network)
+    paths = [path for path, _, _ in cuts(nested_network)]
+    tensors = networks.locate_all(network.model, [path.split("/") for path in paths])
+    assert len(tensors) == len(paths)
+    joined = keras.Model(network.model.input, [layers.Flatten()(tensor) for tensor in tensors])(PICTURES.astype(np.float32))
+    for path, found in zip(paths, joined, strict=True):
+        alone = load(nested_network)
+        expected = output(alone, networks.find_layer(alone, path), PICTURES)
+        assert np.asarray(found) == pytest.approx(expected.reshape(3, -1), rel=1e-5, abs=1e-4), path
+
+
+def test_a_path_is_found_by_a_bare_name(nested_network):
+    model = load(nested_network).model
+    assert networks.path_of(model, "inner_second") == "network/inner/inner_second"
+    assert networks.path_of(model, "network/inner") == "network/inner"
+
+
+# Where everything passes --------------------------------------------------------------------------------------------
+
+
+def bottlenecks(*ends):
+    return [name for name, _ in networks.bottlenecks(keras.Model(*ends))]
+
+
+def test_everything_passes_through_the_embeddings_and_each_layer_of_a_bert(tiny_bert):
+    network = load(tiny_bert)
+    names = [name for name, _ in networks.bottlenecks(keras.Model(network.model.input, network.output))]
+    assert names[-4:] == ["embeddings_layer_norm", "embeddings_dropout", "transformer_layer_0", "transformer_layer_1"]
+    assert not {"position_embedding", "segment_embedding"} & set(names)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
+def test_the_mask_behind_a_pooling_is_no_second_way(tiny_bert, pooling):
+    model = Encoder.open(import_encoder(tiny_bert, ImportEncoder(pooling=pooling))).model
+    names = [name for name, _ in networks.bottlenecks(model)]
+    start = names.index("embeddings_layer_norm")
+    assert names[start : start + 4] == ["embeddings_layer_norm", "embeddings_dropout", "transformer_layer_0", "transformer_layer_1"]
+
+
+def test_everything_passes_only_between_the_blocks_of_a_residual_network():
+    pixels = square()
+    x = stem = layers.Conv2D(4, 3, padding="same", name="stem")(pixels)
+    for block in range(2):
+        y = layers.Conv2D(4, 3, padding="same", name=f"first_{block}")(x)
+        y = layers.Conv2D(4, 3, padding="same", name=f"second_{block}")(layers.ReLU(name=f"relu_{block}")(y))
+        x = layers.Add(name=f"add_{block}")([x, y])
+    assert bottlenecks(pixels, layers.ReLU(name="end")(x)) == ["stem", "add_0", "add_1", "end"]
+    assert bottlenecks(pixels, layers.Concatenate(name="both")([x, stem])) == ["stem", "both"]  # the stem goes on to the end
+
+
+def test_a_layer_of_two_branches_is_no_bottleneck_and_the_one_that_joins_them_is():
+    pixels = square()
+    stem = layers.Conv2D(2, 1, name="stem")(pixels)
+    branches = [layers.Conv2D(2, 1, name=f"branch_{number}")(stem) for number in range(2)]
+    joined = layers.Concatenate(name="joined")(branches)
+    assert bottlenecks(pixels, joined) == ["stem", "joined"]
+
+
+def test_the_inside_of_a_nested_network_counts_where_everything_passes(nested_network):
+    names = networks.bottlenecks(load(nested_network).model)
+    paths = ["scaling", "network/outer_first", "network/inner/inner_first", "network/inner/inner_second", "network/outer_last"]
+    assert [name for name, _ in names] == paths
+    assert names[1][1] == "Conv2D"
+
+
 def twins(path):
     """Two nested networks, one after the other, each with a layer called `same`."""
 

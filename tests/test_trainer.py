@@ -5,11 +5,12 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embedkit import Training, engines
+from embedkit import Training, checkpoints, engines
 from embedkit.batches import Rows, batch_of
 from embedkit.checks import preflight
 from embedkit.trainer import Problem, Trainer
@@ -176,3 +177,67 @@ def test_inputs_may_be_several_arrays_whose_lengths_vary_and_the_step_may_be_a_s
     assert preflight(trainer, 0)["overfit_one_batch"]["rows"] == 4
     history = fit(trainer, 0, tmp_path).history
     assert history[-1]["validation_loss"] < 0.2 * history[0]["validation_loss"]
+
+
+def histories(trainer, folder, seed=0):
+    run = fit(trainer, seed, folder)
+    return run.history, [weight.numpy() for weight in trainer.problem.model.weights]
+
+
+@pytest.mark.parametrize("more", [{}, {"average": 0.9, "clip_norm": 1.0}, {"precision": "bfloat16"}], ids=str)
+def test_a_trainer_that_is_restarted_makes_the_run_of_a_new_one_with_the_steps_it_traced(tmp_path, more):
+    settings = SETTINGS.model_copy(update=more)
+    trainer = Trainer(problem(), settings)
+    first = checkpoints.values(trainer.problem.model.variables)
+    expected = histories(trainer, tmp_path / "first")
+    traces = dict(trainer._traces)
+    rows = Rows.of(*(array[:25] for array in trainer.problem.train.arrays))
+    fewer = replace(trainer.problem, train=rows)
+    trainer.restart(fewer, first)
+    assert histories(trainer, tmp_path / "fewer", seed=1)[0] != expected[0]
+    trainer.restart(replace(fewer, train=trainer.problem.validation), first)
+    found = histories(trainer, tmp_path / "again")
+    assert found[0] == expected[0]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found[1], expected[1], strict=True))
+    assert trainer._traces == traces
+
+
+def test_a_problems_factors_are_learning_rates_of_single_variables_beside_those_of_the_settings():
+    given = problem(dropout=0)
+    first, last = (layer for layer in given.model.layers if layer.weights)
+    given.factor = lambda path: {first.kernel.path: 0.1, last.bias.path: 0.0}.get(path, 1.0)
+    trainer = Trainer(given, SETTINGS.model_copy(update={"layer_rates": (f"{last.name}=0.5",)}))
+    before = {weight.path: weight.numpy() for weight in given.model.weights}
+    trainer.step(batch_of(given.train, np.arange(16), trainer.specs), 0.01)
+    moved = {weight.path: float(np.abs(weight.numpy() - before[weight.path]).max()) for weight in given.model.weights}
+    # The first step of Adam is as long as the rate, whatever the gradient.
+    expected = {first.kernel.path: 0.001, first.bias.path: 0.01, last.kernel.path: 0.005, last.bias.path: 0.0}
+    assert moved == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(1e-9, True), (0.01, False)])
+def test_first_weights_are_kept_where_that_is_asked_for_unless_an_epoch_beats_them(tmp_path, rate, kept):
+    given = problem(dropout=0)
+    given.keep_start = True
+    trainer = Trainer(given, SETTINGS.model_copy(update={"learning_rate": rate}))
+    first = [weight.numpy() for weight in given.model.weights]
+    start = float(trainer.losses(batch_of(given.validation, np.arange(40), trainer.specs)).mean())
+    run = fit(trainer, 0, tmp_path)
+    assert run.start == {"validation_loss": pytest.approx(start, rel=1e-5)}
+    assert (run.best_epoch == 0) == kept and run.epoch == 2
+    assert all(np.array_equal(weight, old) for weight, old in zip(given.model.weights, first, strict=True)) == kept
+
+
+def test_without_asking_first_weights_are_neither_measured_nor_kept(tmp_path):
+    run = fit(Trainer(problem(dropout=0), SETTINGS.model_copy(update={"learning_rate": 1e-9})), 0, tmp_path)
+    assert run.start is None and run.best_epoch == 1
+
+
+def test_variables_that_do_not_move_by_themselves_stay_in_a_copy_of_another_number_type_too():
+    given = problem(dropout=0)
+    first, last = (layer for layer in given.model.layers if layer.weights)
+    first.kernel.trainable = False
+    trainer = Trainer(given, SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    assert sorted(variable.path for _, _, chosen in trainer.groups for variable in chosen) == sorted(
+        [first.bias.path, last.kernel.path, last.bias.path]
+    )

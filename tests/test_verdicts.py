@@ -43,7 +43,7 @@ def test_the_cheapest_arm_within_one_standard_error_of_the_best_is_enough():
     )
     assert found == {"best": "lp_ft", "recommended": "linear", "near": ["linear", "mlp", "lp_ft"]}
     assert words == (
-        "Frozen + linear is enough: accuracy 95.0 %, within one standard error of the best, LP-FT (96.0 %; 1.0 points ± 1.2 points "
+        "Frozen + linear is enough: accuracy 95.0 %, within one standard error of the best, LP-FT (96.0 %; 1.0 ± 1.2 points "
         "more). It is the cheapest of the 3 arms that are: 10 s to train and to predict 10,000 rows, where LP-FT takes 400 s."
     )
 
@@ -60,7 +60,7 @@ def test_the_best_itself_where_nothing_comes_near():
     assert (found["recommended"], found["near"]) == ("lp_ft", ["lp_ft"])
     assert words == (
         "LP-FT is worth its cost: accuracy 96.0 %; no other arm comes within one standard error; the next, frozen + linear, is "
-        "6.0 points ± 1.2 points behind. It takes 1,400 s to train and to predict 10,000 rows."
+        "6.0 ± 1.2 points behind. It takes 1,400 s to train and to predict 10,000 rows."
     )
 
 
@@ -92,7 +92,7 @@ def test_nothing_is_recommended_where_the_best_does_not_beat_guessing():
     found, words = verdict(scores(linear=(0.53, 10, 0.0, 0.0), mlp=(0.52, 12, -0.01, 0.02)), guess=guess)
     assert (found["best"], found["recommended"]) == ("linear", None)
     assert words == (
-        "Nothing beats guessing: the best arm, frozen + linear, has accuracy 53.0 %, which is 3.0 points ± 2.0 points better than "
+        "Nothing beats guessing: the best arm, frozen + linear, has accuracy 53.0 %, which is 3.0 ± 2.0 points better than "
         "guessing, no more than chance does among so many arms. Look at the labels, or get more of them."
     )
 

@@ -125,7 +125,7 @@ def main() -> None:
     """Load, compare, and print the verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=["hymenoptera", "caltech20", "cifar10h", "trec", "banking77", "sst2"])
-    parser.add_argument("--minutes", type=float, default=6.0)
+    parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--layers", action="store_true", help="look at every layer too")
     parser.add_argument("--by-hand", action="store_true", help="then do two arms by hand")
     given = parser.parse_args()

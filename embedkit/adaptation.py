@@ -170,13 +170,21 @@ def copy_of(model: Any, fresh: int | None = None) -> Any:
     Args:
         model: the network.
         fresh: seed of first weights; None for those that it has.
+
+    Raises:
+        UserError: when a layer can't be made again from its own configuration, as some of keras-hub's can't.
     """
     import keras
 
     if fresh is not None:
         engines.start_drawing(fresh)
+
     def same(layer: Any) -> Any:
-        return layer.__class__.from_config(layer.get_config())
+        try:
+            return layer.__class__.from_config(layer.get_config())
+        except (TypeError, ValueError) as error:
+            what = f"the layer {layer.name} ({type(layer).__name__}) can't be made again from its configuration ({error})"
+            raise UserError(f"{what}, so this network can't be fine-tuned; train a head on its vectors instead") from error
 
     made: Any = keras.models.clone_model(model, clone_function=same, recursive=True)
     if fresh is None:

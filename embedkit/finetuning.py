@@ -108,7 +108,8 @@ def _tuned(out: Draft, loaded: Encoder, lesson: Lesson, prepared: Prepared, sett
         learned.details["frozen"] = frozen
     balanced.correct(tuner.joint.outputs)
     if problem.keep_start and learned.run.best_epoch == 0:
-        learned.notes.append("moving the encoder brought validation rows nothing: the linear head on the frozen encoder was kept")
+        what = "the first weights were" if settings.recipe == "full" else "the linear head on the frozen encoder was"
+        learned.notes.append(f"moving the encoder brought validation rows nothing: {what} kept")
     if learned.run.start:
         learned.details["start"] = learned.run.start
     return tuner, learned

@@ -27,8 +27,8 @@ class Training(Settings):
     """How long and how fast a network learns."""
 
     epochs: PositiveInt | None = None
-    """Passes over the training rows at most, by default 1,000 for a head, 60 for an autoencoder and 10 for fine-tuning; early
-    stopping usually ends the run sooner."""
+    """Passes over the training rows at most, by default 1,000 for a head, 60 for an autoencoder, and as many as make 300
+    steps, 5 to 40, for fine-tuning; early stopping usually ends the run sooner."""
     epochs_factor: PositiveInt = 1
     """Times as many epochs, with early stopping off, to see where a longer run stops helping; the best weights are kept all the
     same."""
@@ -38,8 +38,8 @@ class Training(Settings):
     """AdamW, or gradient descent with Nesterov momentum 0.9; `auto` takes the second for linear heads, whose result then
     doesn't depend on how the vectors are rotated, and AdamW for everything else."""
     learning_rate: PositiveFloat | Literal["auto"] | None = None
-    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980), 0.0002 where a pretrained network moves, and
-    1 for gradient descent on scaled vectors; `auto` takes what the range test suggests."""
+    """Step size; by default 0.001 for AdamW (Kingma and Ba 2015, arXiv:1412.6980), 0.0002 to 0.001 by recipe for fine-tuning,
+    and 1 for gradient descent on scaled vectors; `auto` takes what the range test suggests."""
     schedule: Literal["auto", "constant", "cosine", "plateau"] = "auto"
     """How the learning rate goes on after the warm-up: it stays, falls to 0 along a cosine over all epochs (Loshchilov and
     Hutter 2017, arXiv:1608.03983), or falls to a third whenever half of `patience` epochs brought no gain; `auto` takes the cosine

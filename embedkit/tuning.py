@@ -28,7 +28,7 @@ the range test finds another where `training.learning_rate` is `auto`."""
 HEAD_RATES = {"full": 10.0}
 STEPS, EPOCHS = 300, (5, 40)
 """Steps that a run has by default, within so many epochs: small sets need more passes."""
-PROBE_EPOCHS = 1000
+PROBE_EPOCHS = 200
 SCALED_BY = 2048
 """Training rows whose vectors the scaling is taken from at most."""
 

@@ -192,3 +192,18 @@ def test_a_fresh_copy_has_first_weights_that_are_a_function_of_its_seed():
     assert not np.allclose(outputs(one), outputs(other)) and not np.allclose(outputs(one), outputs(model))
     norm = values(one.get_layer("inner").get_layer("inner_norm"))
     assert [set(each.tolist()) for each in norm] == [{1.0}, {0.0}, {0.0}, {1.0}]
+
+
+def test_a_layer_that_cannot_be_made_again_is_named():
+    class Odd(keras.layers.Layer):
+        def __init__(self, size, **more):
+            super().__init__(**more)
+            self.size = size
+
+        def call(self, inputs):
+            return inputs
+
+    rows = keras.Input((3,))
+    model = keras.Model(rows, Odd(3, name="odd_one")(rows))
+    with pytest.raises(UserError, match=r"the layer odd_one \(Odd\) can't be made again .* train a head on its vectors instead"):
+        adaptation.copy_of(model)

@@ -139,7 +139,7 @@ def test_a_table_needs_an_encoder_for_tables(place, bert):
 def test_inputs_of_the_wrong_kind_are_refused(texts, bert, vectors):
     with pytest.raises(UserError, match="embed takes images or texts or table as its dataset, but encoder/tiny-bert@.* came"):
         embed(bert, bert)
-    with pytest.raises(UserError, match="embed takes encoder or classifier as its encoder, but vectors/lines-tiny-bert@.* came; give it one"):
+    with pytest.raises(UserError, match="embed takes encoder or classifier as its encoder, but vectors/lines-tiny-bert@.* came"):
         embed(texts, vectors)
 
 

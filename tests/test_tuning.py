@@ -138,10 +138,12 @@ def test_the_share_of_dropout_is_what_is_not_seen():
 # Where recipes begin and what they move -----------------------------------------------------------------------------
 
 
-def test_a_probe_gives_the_joint_network_what_the_head_on_frozen_vectors_says(tmp_path):
+@pytest.mark.parametrize("scaled_by", [8, 2048])
+def test_a_probe_gives_the_joint_network_what_the_head_on_frozen_vectors_says(tmp_path, monkeypatch, scaled_by):
     from embedkit.lessons import TrainHead, problem_of
     from embedkit.training import resolve
 
+    monkeypatch.setattr(tuning, "SCALED_BY", scaled_by)  # the joint network scales by fewer rows than the probe
     tuner, lesson = begun(FineTune(training=QUICK))
     tuner.probe(lesson, 0, tmp_path / "ours")
     theirs = Lesson(TrainHead(), *(getattr(lesson, name) for name in "task ids inputs train validation test notes".split()))

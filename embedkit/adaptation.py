@@ -183,7 +183,8 @@ def copy_of(model: Any, fresh: int | None = None) -> Any:
         try:
             return layer.__class__.from_config(layer.get_config())
         except (TypeError, ValueError) as error:
-            what = f"the layer {layer.name} ({type(layer).__name__}) can't be made again from its configuration ({error})"
+            reason = str(error).splitlines()[-1].removeprefix("Exception encountered: ")
+            what = f"the layer {layer.name} ({type(layer).__name__}) can't be made again from its configuration ({reason})"
             raise UserError(f"{what}, so this network can't be fine-tuned; train a head on its vectors instead") from error
 
     made: Any = keras.models.clone_model(model, clone_function=same, recursive=True)

@@ -247,7 +247,7 @@ def _layers_words(results: dict[str, Any]) -> str:
     nested, winner, speed = layers["nested"], layers["winner"], layers["speedup"]
     said = []
     if winner:
-        said.append(f"Layer {winner['layer']} with pooling {winner['pooling']} did best.")
+        said.append(f"Layer {winner['layer']} with pooling {winner['pooling']} did best{_but(results)}.")
     if nested:
         value = wording.join(wording.score(results, nested["value"]), wording.spread(results, nested["error"]))
         gain = wording.join(wording.gap(results, nested["gain"]), wording.spread(results, nested["gain_error"]))
@@ -259,6 +259,14 @@ def _layers_words(results: dict[str, Any]) -> str:
         span = f"{speed['lowest']:.2g} to {speed['highest']:.2g} in {speed['rounds']} rounds"
         said.append(f"Cut there, the encoder is {speed['median']:.2g} times as fast ({span}).")
     return " ".join(said)
+
+
+def _but(results: dict[str, Any]) -> str:
+    """What to add where no layer did better than the encoder as it is."""
+    sign = 1 if results["more_is_better"] else -1
+    own, others = ([sign * one["value"] for one in results["layers"]["table"] if one["own"] is mine] for mine in (True, False))
+    worse = own and others and own[0] >= max(others)
+    return " of those it can be cut at, though not better than the encoder as it is" if worse else ""
 
 
 def _duplicates(found: dict[str, Any]) -> str:

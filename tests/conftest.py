@@ -24,7 +24,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot very not is was and of it".split()
 
 
-LONGEST = ["interruption", "readme", "flows", "trainer", "heads", "training", "cli", "networks", "encoders", "stages"]
+LONGEST = [
+    *("readme", "finetuning_killed", "interruption", "classifiers", "finetuning", "comparison_killed", "layers", "arms"),
+    *("findings", "comparison", "flows", "tuning", "trainer", "heads", "predicting", "training", "cli", "networks", "encoders", "stages"),
+]
 
 
 def pytest_collection_modifyitems(items):

@@ -203,6 +203,9 @@ def test_a_layer_that_cannot_be_made_again_is_named():
         def call(self, inputs):
             return inputs
 
+        def get_config(self):
+            return {"name": self.name}
+
     rows = keras.Input((3,))
     model = keras.Model(rows, Odd(3, name="odd_one")(rows))
     with pytest.raises(UserError, match=r"the layer odd_one \(Odd\) can't be made again .* train a head on its vectors instead"):

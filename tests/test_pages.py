@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from embedkit import reports
-from embedkit.pages import write_report
+from embedkit.pages import _layers_words, write_report
 from embedkit.stages import Draft
 
 HOSTILE = (
@@ -313,3 +313,20 @@ def test_pictures_follow_the_colours_of_the_page(chromium, reported):
     light = chromium.run(SHOWN)
     look(chromium, path, colours="dark")
     assert len(light) == 3 and not set(light) & set(chromium.run(SHOWN))
+
+
+def test_a_layer_that_is_not_better_than_the_encoder_is_not_praised():
+    layers = {
+        "nested": None,
+        "winner": {"layer": "block_1", "pooling": "mean"},
+        "speedup": None,
+        "command": None,
+        "table": [
+            {"layer": "as it is", "pooling": "mean", "dimension": 4, "value": 0.9, "error": 0.01, "own": True},
+            {"layer": "block_1", "pooling": "mean", "dimension": 4, "value": 0.8, "error": 0.01, "own": False},
+        ],
+    }
+    words = _layers_words(compared() | {"layers": layers})
+    assert words.endswith("did best of those it can be cut at, though not better than the encoder as it is.")
+    layers["table"][1]["value"] = 0.95
+    assert _layers_words(compared() | {"layers": layers}) == "Layer block_1 with pooling mean did best."

@@ -2,7 +2,8 @@
 
 Every arm was measured on the same test rows at the same seeds, so differences are paired by split and by row. Their standard
 error has both parts: the spread over seeds, and that over resampled test rows (Efron 1979). The arm that is recommended is
-the cheapest within one standard error of the best (Breiman et al. 1984), and none is where the best doesn't beat guessing.
+the cheapest within one standard error of the best (Breiman et al. 1984), of equally cheap ones the better; none is where the
+best doesn't beat guessing.
 """
 
 import shlex
@@ -18,6 +19,8 @@ from embedkit.tasks import MAIN, Task
 
 FALSE_ALARMS = 0.05
 """Chance that any of the arms seems to beat guessing where none does (Bonferroni)."""
+SAME_COST = 1.1
+"""Costs of up to so many times the least are as low: they were measured once, on a machine that may do other things."""
 ALL = "all"
 
 
@@ -83,7 +86,9 @@ def decide(scores: dict[str, dict[str, Any]], arms: dict[str, Arm], against_gues
         return {"best": best, "recommended": None, "near": []}
     near = [name for name in able if scores[name]["difference"]["value"] >= -scores[name]["difference"]["error"]]
     near = [*dict.fromkeys([*near, best])]
-    return {"best": best, "recommended": min(near, key=lambda name: scores[name]["cost_seconds"]), "near": near}
+    least = min(scores[name]["cost_seconds"] for name in near)
+    cheap = [name for name in near if scores[name]["cost_seconds"] <= SAME_COST * least]
+    return {"best": best, "recommended": max(cheap, key=lambda name: scores[name]["difference"]["value"]), "near": near}
 
 
 def beats(gain: dict[str, float], arms: int) -> bool:
@@ -128,7 +133,7 @@ def sentence(
         gap = scores[second]["difference"]
         cheaper = [name for name in found["near"] if name != best]
         why = (
-            "it is the best, and the cheapest of those within one standard error of it"
+            "it is the best, and none within one standard error of it is clearly cheaper"
             if cheaper
             else (
                 f"no other arm comes within one standard error; the next, {arms[second].title}, is "

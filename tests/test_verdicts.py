@@ -67,7 +67,7 @@ def test_the_best_itself_where_nothing_comes_near():
 def test_the_best_where_it_is_also_the_cheapest_of_those_near():
     found, words = verdict(scores(linear=(0.96, 10, 0.0, 0.0), lp_ft=(0.955, 400, -0.005, 0.01)))
     assert (found["recommended"], found["near"]) == ("linear", ["linear", "lp_ft"])
-    assert "it is the best, and the cheapest of those within one standard error of it. It takes 10 s" in words
+    assert "it is the best, and none within one standard error of it is clearly cheaper. It takes 10 s" in words
 
 
 def test_the_only_arm():
@@ -102,6 +102,12 @@ def test_only_the_best_arms_gain_on_guessing_counts():
     none, clear = {"value": 0.0, "error": 0.02}, {"value": 0.4, "error": 0.02}
     assert verdict(given, against={"linear": none, "mlp": clear})[0]["recommended"] is None
     assert verdict(given, against={"linear": clear, "mlp": none})[0]["recommended"] == "linear"
+
+
+def test_of_arms_that_cost_about_the_same_the_better_is_recommended():
+    near = {"knn": (0.89, 67, -0.024, 0.036), "linear": (0.915, 68, 0.0, 0.0)}
+    assert verdict(scores(**near))[0]["recommended"] == "linear"
+    assert verdict(scores(**near | {"knn": (0.89, 60, -0.024, 0.036)}))[0]["recommended"] == "knn"
 
 
 @pytest.mark.parametrize(("arms", "errors"), [(1, 1.960), (8, 2.734)])

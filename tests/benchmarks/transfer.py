@@ -60,7 +60,6 @@ def encoder_for(name: str):
 
 def by_hand(dataset, encoder, report) -> None:
     """The linear and the full arm without embedkit's heads, trainer and loop, on the rows of the report's first seed."""
-    import keras
     from sklearn.linear_model import LogisticRegression
 
     from embedkit import Compare, Encoder
@@ -86,39 +85,56 @@ def by_hand(dataset, encoder, report) -> None:
         scores.append(best.score(vectors[whole.test], labels[whole.test]))
     print(f"frozen + linear: embedkit {found}; scikit-learn {np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} between seeds")
 
-    lesson = _lessons(whole, rows["content"].to_numpy(), settings)["all", settings.seed]
     arm = report.manifest.metrics["full_accuracy"]
     seen = report.manifest.decisions["plan"]["rows_a_run"]
-    model = keras.models.clone_model(loaded.model)
-    model.set_weights(loaded.model.get_weights())
-    for layer in model._flatten_layers():
+    scores = []
+    for seed in range(settings.seeds):
+        lesson = _lessons(whole, rows["content"].to_numpy(), settings)["all", seed]
+        model = _fine_tuned(loaded, vectors, labels, contents, lesson.train, seen, seed)
+        hits = [
+            model.predict_on_batch(_batch(loaded.feed, contents, chosen)).argmax(axis=1) == labels[chosen]
+            for chosen in np.array_split(whole.test, -(-len(whole.test) // 64))
+        ]
+        scores.append(np.concatenate(hits).mean())
+    hand = f"{np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} between seeds"
+    print(f"full fine-tuning, {seen:,} rows shown: embedkit {arm}; Keras's own train_on_batch {hand}")
+
+
+def _fine_tuned(loaded, vectors, labels, contents, train, seen, seed):
+    """The protocol of the arm `full` in Keras alone: AdamW at 4e-4 along a cosine, the head ten times as fast."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    encoder = keras.models.clone_model(loaded.model)
+    encoder.set_weights(loaded.model.get_weights())
+    for layer in encoder._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    scaled = keras.layers.Rescaling(1 / float(np.sqrt(vectors[lesson.train].var(axis=0).mean())))(model.output)
-    whole_model = keras.Model(model.input, keras.layers.Dense(whole.task.outputs, activation="softmax")(scaled))
-    order = np.random.default_rng(0).permutation(np.tile(lesson.train, -(-seen // len(lesson.train))))[:seen]
-    steps = -(-len(order) // 64)
-    rate = keras.optimizers.schedules.CosineDecay(4e-4, steps)
-    whole_model.compile(keras.optimizers.AdamW(rate, weight_decay=0.0), "sparse_categorical_crossentropy")
-    for start in range(0, len(order), 64):
+    classes = labels.max() + 1
+    center, scale = vectors[train].mean(axis=0), float(np.sqrt(vectors[train].var(axis=0).mean()))
+    prior = np.log(np.maximum(np.bincount(labels[train], minlength=classes) / len(train), 0.5 / len(train)))
+    x = keras.layers.Rescaling(1 / scale, (-center / scale).tolist())(encoder.output)
+    x = keras.layers.Dropout(0.1)(x)
+    bias = keras.initializers.Constant((prior / 10).tolist())
+    x = keras.layers.Dense(classes, kernel_initializer="zeros", bias_initializer=bias)(x)
+    x = keras.layers.Rescaling(10.0)(x)  # Adam's steps don't depend on scale: the head then moves ten times as fast
+    model = keras.Model(encoder.input, keras.layers.Softmax()(x))
+    turns = [np.random.default_rng([seed, turn]).permutation(train) for turn in range(-(-seen // len(train)))]
+    order = np.concatenate(turns)[:seen]
+    rate = keras.optimizers.schedules.CosineDecay(4e-4, -(-seen // 64))
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.0), "sparse_categorical_crossentropy")
+    for start in range(0, seen, 64):
         chosen = order[start : start + 64]
-        for _, batch in _one(loaded.feed, [contents[row] for row in chosen]):
-            whole_model.train_on_batch(batch, labels[chosen])
-    hits = []
-    for start in range(0, len(whole.test), 64):
-        chosen = whole.test[start : start + 64]
-        for _, batch in _one(loaded.feed, [contents[row] for row in chosen]):
-            hits.append(whole_model.predict_on_batch(batch).argmax(axis=1) == labels[chosen])
-    hand = np.concatenate(hits).mean()
-    print(f"full fine-tuning, {seen:,} rows seen: embedkit {arm}; Keras's own train_on_batch, one seed {hand:.4f}")
+        model.train_on_batch(_batch(loaded.feed, contents, chosen), labels[chosen])
+    return model
 
 
-def _one(feed, rows):
-    """All of these rows as one batch, in their order."""
+def _batch(feed, contents, chosen):
+    """These rows as inputs of the network."""
+    rows = [contents[row] for row in chosen]
     if hasattr(feed, "padded"):
-        yield np.arange(len(rows)), feed.padded(feed.tokens(rows))
-    else:
-        yield np.arange(len(rows)), np.stack([feed.pixels(row) for row in rows]).astype(np.float32)
+        return feed.padded(feed.tokens(rows))
+    return np.stack([feed.pixels(row) for row in rows]).astype(np.float32)
 
 
 def main() -> None:

@@ -116,12 +116,9 @@ def add_adapters(model: Any, rank: int, seed: int) -> int:
     Raises:
         UserError: when no layer takes an addition.
     """
-    import keras
-
     layers = movable(model)
     freeze(layers, len(layers))
-    takes = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-    chosen = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, takes) and layer.trainable]
+    chosen = [layer for layer in adaptable(model) if layer.trainable]
     for layer in chosen:
         layer.enable_lora(rank)
         if layer.bias is not None:
@@ -130,6 +127,27 @@ def add_adapters(model: Any, rank: int, seed: int) -> int:
         raise UserError("no layer of this encoder takes an adapter (dense and convolution layers do); take another recipe")
     draw_adapters(model, seed)
     return sum(int(np.prod(v.shape)) for layer in chosen for v in (layer.lora_kernel_a, layer.lora_kernel_b))
+
+
+def adaptable(model: Any) -> list[Any]:
+    """The layers that low-rank additions can be made to."""
+    import keras
+
+    takes = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, takes)]
+
+
+def unmovable(model: Any) -> str | None:
+    """Why a network can't be trained; None where it can."""
+    if not model.weights:
+        return "the encoder has no weights"
+    try:
+        copied = copy_of(model)
+    except UserError as error:
+        return str(error)
+    for layer in copied._flatten_layers():
+        layer.trainable = True
+    return None if copied.trainable_variables else "the encoder has no weights that could move"
 
 
 def draw_adapters(model: Any, seed: int) -> None:

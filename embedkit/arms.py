@@ -6,7 +6,6 @@ rows, and predicts the test rows. Frozen vectors are computed once and shared by
 
 import contextlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -108,9 +107,9 @@ class Bench:
     tune: FineTune
     places: np.ndarray
     rows_a_run: int = 0
-    per_row: float = 0.0
     tuners: dict[str, Tuner] = field(default_factory=dict)
     fresh: dict[int, np.ndarray] = field(default_factory=dict)
+    probes: dict[tuple[int, int], tuple[list[np.ndarray], float]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -144,7 +143,7 @@ class Bench:
     def encoding_seconds(self) -> float:
         """Seconds that the frozen encoder takes for one row: decoding or tokenising, and its forward pass."""
         _ = self.vectors
-        return float(np.load(self.folder / "frozen.seconds.npy", allow_pickle=False)) + self.per_row
+        return float(np.load(self.folder / "frozen.seconds.npy", allow_pickle=False))
 
     @property
     def encoder_bytes(self) -> int:
@@ -169,7 +168,7 @@ class Bench:
         return load_pixels(self.dataset, SIDE, SIDE, self.folder / "small.npy", self.places)
 
 
-def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> Trial:
+def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int) -> Trial:
     """One trial.
 
     Args:
@@ -177,7 +176,6 @@ def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> 
         arm: its name.
         lesson: which rows train, stop and test.
         seed: of everything random.
-        folder: for checkpoints; removed when the trial is done.
     """
     with peak_of() as peak, _quietly():
         start = time.monotonic()
@@ -186,18 +184,17 @@ def try_out(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> 
             predicted = task.guess(task.prior(lesson.train), len(lesson.test))
             found = Trial(predicted, time.monotonic() - start, 0.0, 8 * task.outputs)
         elif arm == "raw":
-            found = _raw(bench, lesson, seed, folder)
+            found = _raw(bench, lesson, seed)
         elif arm == "knn":
             found = _neighbours(bench, replace(lesson, inputs=bench.vectors))
         elif arm in RECIPES:
-            found = _moved(bench, arm, lesson, seed, folder)
+            found = _moved(bench, arm, lesson, seed)
         else:
             vectors = bench.random_vectors(seed) if arm == "random" else bench.vectors
-            found = _head(bench, replace(lesson, inputs=vectors), seed, folder, HIDDEN if arm == "mlp" else ())
+            found = _head(bench, replace(lesson, inputs=vectors), seed, HIDDEN if arm == "mlp" else ())
             found.seconds += bench.encoding_seconds * (len(lesson.train) + len(lesson.validation))
             found.per_row += bench.encoding_seconds
             found.bytes += bench.encoder_bytes
-    shutil.rmtree(folder, ignore_errors=True)
     found.peak = peak()
     return found
 
@@ -214,13 +211,13 @@ def _quietly() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _head(bench: Bench, lesson: Lesson, seed: int, folder: Path, hidden: tuple[int, ...]) -> Trial:
+def _head(bench: Bench, lesson: Lesson, seed: int, hidden: tuple[int, ...]) -> Trial:
     """A head on vectors, as `train_head` makes it."""
     start = time.monotonic()
     engines.start_drawing(seed)
     lesson = replace(lesson, settings=bench.head, hidden=hidden)
     model, logits, problem, correct = problem_of(lesson, seed)
-    fit(Trainer(problem, resolve(bench.head.training, linear=not lesson.hidden, epochs=EPOCHS)), seed, folder)
+    fit(Trainer(problem, resolve(bench.head.training, linear=not lesson.hidden, epochs=EPOCHS)), seed, None)
     correct()
     forward = engines.forward(logits)
     trained = time.monotonic()
@@ -229,28 +226,41 @@ def _head(bench: Bench, lesson: Lesson, seed: int, folder: Path, hidden: tuple[i
     return Trial(predicted, trained - start, per_row, 4 * int(model.count_params()))
 
 
-def _moved(bench: Bench, arm: str, lesson: Lesson, seed: int, folder: Path) -> Trial:
+def _moved(bench: Bench, arm: str, lesson: Lesson, seed: int) -> Trial:
     """A run of a recipe of `fine_tune`, of so many rows as was planned."""
     tuner, recipe = bench.tuner(arm), RECIPES[arm]
-    start = time.monotonic()
+    start, probe_seconds = time.monotonic(), 0.0
     prior = bench.task.prior(lesson.train)
     balanced = Balance(prior, prior)
     lesson = replace(lesson, inputs=bench.random_vectors(seed) if recipe == "scratch" else bench.vectors, settings=tuner.settings)
     engines.start_drawing(seed)
     tuner.begin(lesson, balanced, seed)
     if recipe in ("lp-ft", "adapter"):
-        tuner.probe(lesson, seed, folder / "probe")
+        probe_seconds = _probe(bench, tuner, lesson, seed)
     training, size = windows(tuner.settings, len(lesson.train), bench.rows_a_run)
     few = lesson.validation[: max(64, size // 2)]  # stopping by all of them would take longer than learning
     problem = tuner.problem(replace(lesson, validation=few), bench.prepared, balanced, _ordered(bench, lesson, size, training))
     trainer = tuner.ready(problem, training)
-    seen = fit(trainer, seed, folder / "moved")
+    seen = fit(trainer, seed, None)
     trained = time.monotonic()
     outputs = bench.prepared.encode(tuner.forward(), lesson.test, bench.rows)[lesson.test]
     head = 4 * int(np.prod(tuner.joint.outputs.kernel.shape))
     encoded = bench.encoding_seconds * (len(lesson.train) + len(lesson.validation)) * (recipe in ("lp-ft", "adapter"))
-    seconds, bytes_ = trained - start + encoded, bench.encoder_bytes + head
+    seconds, bytes_ = trained - start + probe_seconds + encoded, bench.encoder_bytes + head
     return Trial(bench.task.predict(outputs), seconds, bench.encoding_seconds, bytes_, rows_seen=seen.epoch * size)
+
+
+def _probe(bench: Bench, tuner: Tuner, lesson: Lesson, seed: int) -> float:
+    """Give the joint network the linear head of the same rows and seed; returns the seconds that another arm spent on it."""
+    key = seed, len(lesson.train)
+    if key in bench.probes:
+        weights, seconds = bench.probes[key]
+        tuner.joint.outputs.set_weights(weights)
+        return seconds
+    start = time.monotonic()
+    tuner.probe(lesson, seed, None)
+    bench.probes[key] = tuner.joint.outputs.get_weights(), time.monotonic() - start
+    return 0.0
 
 
 def _ordered(bench: Bench, lesson: Lesson, size: int, training: Training) -> Callable[[int, int], np.ndarray]:
@@ -301,7 +311,7 @@ def _mean(task: Task, votes: np.ndarray, prior: np.ndarray) -> np.ndarray:
     return (votes.sum(axis=1) + prior) / (votes.shape[1] + 1)
 
 
-def _raw(bench: Bench, lesson: Lesson, seed: int, folder: Path) -> Trial:
+def _raw(bench: Bench, lesson: Lesson, seed: int) -> Trial:
     """What needs no encoder: words, principal components of pixels, columns."""
     if bench.dataset.manifest.kind == "texts":
         return _words(bench, lesson, seed)
@@ -320,7 +330,7 @@ def _raw(bench: Bench, lesson: Lesson, seed: int, folder: Path) -> Trial:
     per_row = (time.monotonic() - start) / len(known)
     inputs = np.zeros((bench.rows, found.shape[1]), np.float32)
     inputs[known] = found
-    trial = _head(bench, replace(lesson, inputs=inputs), seed, folder, ())
+    trial = _head(bench, replace(lesson, inputs=inputs), seed, ())
     trial.seconds += per_row * (len(lesson.train) + len(lesson.validation))
     return replace(trial, per_row=trial.per_row + per_row, bytes=trial.bytes + kept)
 

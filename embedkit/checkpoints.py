@@ -24,18 +24,18 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they lie.
+        folder: where they lie; None keeps none.
         kept: how many of the newest are kept.
         share: of the run's time that they may take; those beyond it are left out.
     """
 
-    def __init__(self, folder: Path, kept: int, share: float):
+    def __init__(self, folder: Path | None, kept: int, share: float):
         self.folder, self.kept, self.share = folder, kept, share
         self.cost, self.ended = 0.0, time.monotonic()
 
     def due(self) -> bool:
         """Whether enough was computed since the last one."""
-        return (time.monotonic() - self.ended) * self.share >= self.cost * (1 - self.share)
+        return self.folder is not None and (time.monotonic() - self.ended) * self.share >= self.cost * (1 - self.share)
 
     def save(self, step: int, run: dict[str, Any], variables: list[Any], best: list[np.ndarray]) -> None:
         """Write a checkpoint, then remove the oldest.
@@ -46,6 +46,8 @@ class Checkpoints:
             variables: Keras variables.
             best: weights of the best epoch so far.
         """
+        if self.folder is None:
+            return
         start = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:010d}.checkpoint"
@@ -66,7 +68,7 @@ class Checkpoints:
 
     def restore(self, variables: list[Any], best: list[np.ndarray]) -> dict[str, Any] | None:
         """Set all variables from the newest checkpoint that can be read, and say where the run is; None where there is none."""
-        for path in sorted(self.folder.glob("step-*.checkpoint"), reverse=True):
+        for path in sorted(self.folder.glob("step-*.checkpoint"), reverse=True) if self.folder else ():
             raw = path.read_bytes()
             if hashlib.sha256(memoryview(raw)[32:]).digest() != raw[:32]:
                 log.warning("checkpoint %s is damaged (its checksum doesn't fit); going on from the one before", path.name)

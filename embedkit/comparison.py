@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from embedkit import layers, metrics, progress, splits, verdicts
+from embedkit import adaptation, layers, metrics, progress, splits, verdicts
 from embedkit.arms import RECIPES, Bench, Name, Trial, described, score, try_out, windows
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
@@ -62,8 +62,8 @@ class Compare(Seeded):
     seeds: PositiveInt = 3
     """How often each arm learns: each seed draws anew which rows train and which stop, for all arms alike; test rows stay."""
     minutes: PositiveFloat = 4.0
-    """Time that the arms that move the network may take in all; how many rows a run is shown for that is measured once and
-    recorded."""
+    """Time that the arms that move the network may take in all, about; how many rows a run is shown for that is measured once
+    and recorded."""
     rows_a_run: PositiveInt | None = None
     """Rows that a run of a moving network is shown, each as often as it comes, instead of what fits `minutes`."""
     predictions: PositiveInt = 10_000
@@ -167,20 +167,25 @@ def _lessons(whole: Lesson, content: np.ndarray, settings: Compare) -> dict[tupl
 
 
 def _wanted(bench: Bench, settings: Compare) -> dict[str, str | None]:
-    """The arms, and of those that can't be why."""
+    """The arms, and of those that can't be why.
+
+    Raises:
+        UserError: when the settings ask for what this encoder doesn't have.
+    """
     names = [name for name in described(bench.dataset.manifest.kind) if name in ("guess", *settings.arms) or not settings.arms]
-    found: dict[str, str | None] = {}
-    for name in names:
-        found[name] = None
-        if name in RECIPES or name == "random":
-            if not bench.loaded.model.weights:
-                found[name] = "the encoder has no weights"
-            elif name in RECIPES:
-                try:
-                    bench.tuner(name)
-                except UserError as error:
-                    found[name] = str(error)
+    found: dict[str, str | None] = dict.fromkeys(names)
+    if reason := adaptation.unmovable(bench.loaded.model):
+        return {name: reason if name in RECIPES or name == "random" else None for name in names}
+    if "adapter" in found and not adaptation.adaptable(bench.loaded.model):
+        found["adapter"] = "no layer of this encoder takes an adapter"
+    if (first := _first(found)) is not None:
+        bench.tuner(first)  # refuses settings that don't fit now, not after minutes
     return found
+
+
+def _first(arms: dict[str, str | None]) -> str | None:
+    """The arm that moves the network and stands for the others."""
+    return next((name for name in ("lp_ft", "full", "adapter", "scratch") if arms.get(name, "") is None), None)
 
 
 def _runs(lessons: dict[tuple[str, int], Lesson], arms: dict[str, str | None]) -> Iterator[tuple[str, str, int]]:
@@ -196,16 +201,22 @@ def _plan(bench: Bench, lessons: dict[tuple[str, int], Lesson], arms: dict[str, 
     moving = [(arm, budget, seed) for arm, budget, seed in _runs(lessons, arms) if arm in RECIPES]
     if settings.rows_a_run or not moving:
         return {"rows_a_run": settings.rows_a_run or 0, "runs": len(moving)}
-    arm = next(name for name in ("lp_ft", "full", "adapter", "scratch") if arms.get(name, "") is None)
+    arm = _first(arms)
+    assert arm is not None
     lesson = lessons[ALL, settings.seed]
-    per_row = _seconds_per_row(bench, bench.tuner(arm), replace(lesson, inputs=bench.vectors), settings)
+    vectors = bench.vectors
+    bench.tuners.pop(arm, None)
+    start = time.monotonic()
+    per_row, steps = _seconds_per_row(bench, bench.tuner(arm), replace(lesson, inputs=vectors), settings)
+    fixed = time.monotonic() - start - steps  # building and tracing, which each of the arms does once
     wanted = []
     for arm, budget, seed in moving:
         tune = bench.tune.model_copy(update={"recipe": RECIPES[arm]})
         rows = len(lessons[budget, seed].train)
         training, size = windows(tune, rows, 2**62)
         wanted.append((training.epochs or 1) * size)
-    left = settings.minutes * 60 / per_row - len(moving) * len(lesson.test) / 3  # predicting takes a third of a step
+    seconds = settings.minutes * 60 - fixed * len({arm for arm, _, _ in moving})
+    left = seconds / per_row - len(moving) * len(lesson.test) / 3  # predicting takes a third of a step
     low, high = 1, max(wanted)
     while low < high:  # the most rows a run whose sum still fits; a third more for the looks at validation rows
         middle = (low + high + 1) // 2
@@ -214,8 +225,8 @@ def _plan(bench: Bench, lessons: dict[tuple[str, int], Lesson], arms: dict[str, 
     return {"rows_a_run": max(low, least), "runs": len(moving), "wanted": max(wanted), "seconds_a_row": round(per_row, 6)}
 
 
-def _seconds_per_row(bench: Bench, tuner: Tuner, lesson: Lesson, settings: Compare) -> float:
-    """What a step of a moving network takes, by row."""
+def _seconds_per_row(bench: Bench, tuner: Tuner, lesson: Lesson, settings: Compare) -> tuple[float, float]:
+    """What a step of a moving network takes, by row, and what the steps took that were timed for it."""
     prior = bench.task.prior(lesson.train)
     balanced = Balance(prior, prior)
     tuner.begin(lesson, balanced, settings.seed)
@@ -233,7 +244,7 @@ def _seconds_per_row(bench: Bench, tuner: Tuner, lesson: Lesson, settings: Compa
                 seconds, rows = seconds + time.monotonic() - start, rows + len(batch.chosen)
             if seconds > TIMED_SECONDS:
                 break
-    return seconds / rows
+    return seconds / rows, seconds
 
 
 def _trials(
@@ -246,8 +257,8 @@ def _trials(
         for place, (arm, budget, seed) in enumerate(runs):
             lesson, name = lessons[budget, seed], f"predictions/{arm}-{budget}-{seed}.parquet"
 
-            def write(path: Any, arm: str = arm, lesson: Lesson = lesson, seed: int = seed, budget: str = budget) -> dict[str, Any]:
-                trial = try_out(bench, arm, lesson, seed, out.work / "trials" / f"{arm}-{budget}-{seed}")
+            def write(path: Any, arm: str = arm, lesson: Lesson = lesson, seed: int = seed) -> dict[str, Any]:
+                trial = try_out(bench, arm, lesson, seed)
                 table = {"id": lesson.ids[lesson.test]} | bench.task.table(lesson.test, trial.predicted)
                 pq.write_table(pa.table(table), path, compression="zstd")
                 return {

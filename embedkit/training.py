@@ -51,13 +51,13 @@ class Progress:
     start: dict[str, float] | None = None
 
 
-def fit(trainer: Trainer, seed: int, folder: Path, after_epoch: Callable[[Progress], None] = lambda run: None) -> Progress:
+def fit(trainer: Trainer, seed: int, folder: Path | None, after_epoch: Callable[[Progress], None] = lambda run: None) -> Progress:
     """Train a model and leave the weights of its best epoch in it; goes on where an earlier call was interrupted.
 
     Args:
         trainer: what is to be learned, and how; the learning rate resolved.
         seed: decides the order of rows in each epoch.
-        folder: where checkpoints lie.
+        folder: where checkpoints lie; None for a run so short that it begins anew where it was interrupted.
         after_epoch: called after each epoch that this call ran.
 
     Returns:

@@ -166,7 +166,7 @@ class Tuner:
         bias = self.task.bias(balance.seen, len(lesson.train)).astype(np.float32)
         self.joint.outputs.set_weights([np.zeros((len(center), self.task.outputs), np.float32), bias])
 
-    def probe(self, lesson: Lesson, seed: int, folder: Path) -> None:
+    def probe(self, lesson: Lesson, seed: int, folder: Path | None) -> None:
         """Train a linear head on the frozen vectors, and take it as the joint network's."""
         settings = Training(batch_size=self.settings.training.batch_size)
         plain = lesson.settings.model_copy(update={"mixup": 0.0})

@@ -110,7 +110,7 @@ def _fine_tuned(loaded, vectors, labels, contents, train, seen, seed):
     for layer in encoder._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    classes = labels.max() + 1
+    classes = int(labels.max()) + 1
     center, scale = vectors[train].mean(axis=0), float(np.sqrt(vectors[train].var(axis=0).mean()))
     prior = np.log(np.maximum(np.bincount(labels[train], minlength=classes) / len(train), 0.5 / len(train)))
     x = keras.layers.Rescaling(1 / scale, (-center / scale).tolist())(encoder.output)

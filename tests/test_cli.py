@@ -118,7 +118,7 @@ def test_help_of_predict_shows_every_setting_with_its_help(embed_kit, monkeypatc
 def test_help_shows_the_defaults_that_count(embed_kit, monkeypatch):
     out = words_only(help_of(embed_kit, monkeypatch, "train-head"))
     default = embedkit.TrainHead().training
-    assert default.epochs is None and "by default 1,000 for a head, 60 for an autoencoder and" in out
+    assert default.epochs is None and "by default 1,000 for a head, 60 for an autoencoder, and" in out
     assert re.search(rf"--training.patience INT [^\[]*\[default: {default.patience}\]", out)
 
 

@@ -14,6 +14,7 @@ from conftest import WORDS
 
 from embedkit import Compare, FineTune, TrainHead, Training, compare, import_encoder, load_texts
 
+pytestmark = pytest.mark.slow
 SETTINGS = Compare(
     arms=("raw", "lp_ft"),
     seeds=2,
@@ -60,7 +61,7 @@ def killed(tiny_bert, tmp_path_factory):
         root = place / name / "artifacts"
         load_texts(place / "films.csv", root=root)
         import_encoder(tiny_bert, root=root)
-    kill_at(root, lambda: list(root.glob(".drafts/*/work/trials/lp_ft-all-1/moved/step-*.checkpoint")))
+    kill_at(root, lambda: list(root.glob(".drafts/*/work/receipts/predictions/lp_ft-all-0.parquet.json")))
     parts = list(root.glob(".drafts/*/files/predictions/*.parquet"))
     times = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in parts}
     return run(place / "undisturbed" / "artifacts"), run(root), times

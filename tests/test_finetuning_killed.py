@@ -15,6 +15,8 @@ from conftest import WORDS, write_pictures
 from embedkit import FineTune, ImportEncoder, LoadImages, LoadTexts, Training, fine_tune, import_encoder, load_images, load_texts
 from embedkit.encoders import HALF
 
+pytestmark = pytest.mark.slow
+
 LONG = Training(batch_size=16, patience=None, checkpoint_every=1, checkpoint_share=1, preflight=False)
 SETTINGS = {
     "pictures": FineTune(recipe="full", augment=("flip", "contrast"), training=LONG.model_copy(update={"epochs": 60})),

@@ -79,7 +79,7 @@ def by_hand(dataset, encoder, report) -> None:
     for seed in range(settings.seeds):
         lesson = _lessons(whole, rows["content"].to_numpy(), settings)["all", seed]
         best = max(
-            (LogisticRegression(C=c, max_iter=2000).fit(vectors[lesson.train], labels[lesson.train]) for c in (1, 10, 100)),
+            (LogisticRegression(C=c, max_iter=2000).fit(vectors[lesson.train], labels[lesson.train]) for c in (0.001, 0.01, 0.1, 1, 10, 100)),
             key=lambda model: model.score(vectors[lesson.validation], labels[lesson.validation]),
         )
         scores.append(best.score(vectors[whole.test], labels[whole.test]))

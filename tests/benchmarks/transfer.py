@@ -78,10 +78,10 @@ def by_hand(dataset, encoder, report) -> None:
     scores = []
     for seed in range(settings.seeds):
         lesson = _lessons(whole, rows["content"].to_numpy(), settings)["all", seed]
-        best = max(
-            (LogisticRegression(C=c, max_iter=2000).fit(vectors[lesson.train], labels[lesson.train]) for c in (0.001, 0.01, 0.1, 1, 10, 100)),
-            key=lambda model: model.score(vectors[lesson.validation], labels[lesson.validation]),
-        )
+        train, held = lesson.train, lesson.validation
+        strengths = (0.001, 0.01, 0.1, 1, 10, 100)
+        models = [LogisticRegression(C=c, max_iter=2000).fit(vectors[train], labels[train]) for c in strengths]
+        best = max(models, key=lambda model: model.score(vectors[held], labels[held]))
         scores.append(best.score(vectors[whole.test], labels[whole.test]))
     print(f"frozen + linear: embedkit {found}; scikit-learn {np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f} between seeds")
 

@@ -21,6 +21,7 @@ from embedkit.arms import RECIPES, Bench, Name, Trial, described, score, try_out
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
 from embedkit.classifiers import labelled_rows
+from embedkit.embedding import called
 from embedkit.encoders import Encoder, encoder_folder
 from embedkit.findings import judged
 from embedkit.leaks import refuse_leaks
@@ -78,12 +79,7 @@ class Compare(Seeded):
     """How arms that move the network learn, but for what the arms, seeds and budgets decide."""
 
 
-def _called(names: dict[str, str], settings: Compare) -> str:
-    own = names["encoder"].startswith(names["dataset"] + "-")
-    return names["encoder"] if own else f"{names['dataset']}-{names['encoder']}"
-
-
-@stage("report", revision=1, name=_called, keras=True)
+@stage("report", revision=1, name=called, keras=True)
 def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Compare = Compare()) -> Facts:
     """Measure which way of using an encoder is worth its cost: frozen, fine-tuned, from scratch, or not at all.
 

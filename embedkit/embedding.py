@@ -30,12 +30,13 @@ class Embed(Settings):
     """Rows in one part: the unit of work that is retried, resumed and sent to other machines."""
 
 
-def _called(names: dict[str, str], settings: Embed) -> str:
+def called(names: dict[str, str], settings: Settings) -> str:
+    """The name of what is made of a dataset and an encoder."""
     own = names["encoder"].startswith(names["dataset"] + "-")  # learned from this dataset, and named after it already
     return names["encoder"] if own else f"{names['dataset']}-{names['encoder']}"
 
 
-@stage("vectors", revision=1, name=_called, keras=True)
+@stage("vectors", revision=1, name=called, keras=True)
 def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embed = Embed()) -> Facts:
     """Turn every row of a dataset into a vector.
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from embedkit import verdicts
 from embedkit.arms import HIDDEN, Bench, Trial, described, measures
 from embedkit.datasets import fetch
+from embedkit.index import unit_length
 from embedkit.lessons import Lesson
 from embedkit.review import thumbnail
 from embedkit.tasks import MAIN, Task
@@ -139,9 +140,11 @@ def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], setti
     short = [one["title"] for one in scores.values() if one["rows_seen"] is not None and one["rows_seen"] < 3 * rows]
     if short:
         seen = min(one["rows_seen"] for one in scores.values() if one["rows_seen"] is not None)
+        why, more = f"that is what fits {settings.minutes:g} minutes", "minutes"
+        if settings.rows_a_run:
+            why, more = f"a run is shown {settings.rows_a_run:,} rows", "rows_a_run"
         notes.append(
-            f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times, since that is what fits "
-            f"{settings.minutes:g} minutes; more may help them: raise minutes"
+            f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times, since {why}; more may help them: raise {more}"
         )
     return notes
 
@@ -149,15 +152,10 @@ def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], setti
 def _duplicates(bench: Bench, whole: Lesson, content: np.ndarray, bound: float) -> dict[str, np.ndarray]:
     """Which test rows have an equal, or one like it by the encoder, among the labelled ones; (test rows,) bool each."""
     pool = np.concatenate([whole.train, whole.validation])
-    ours, theirs = (_directions(bench.vectors[rows]) for rows in (whole.test, pool))
+    ours, theirs = (unit_length(bench.vectors[rows]) for rows in (whole.test, pool))
     near = np.concatenate([(ours[at : at + 256] @ theirs.T).max(axis=1) for at in range(0, len(ours), 256)]) >= bound
     exact = np.isin(content[whole.test], content[pool])
     return {"exact": exact, "near": near & ~exact}
-
-
-def _directions(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def _confusion(task: Task, test: np.ndarray, predicted: np.ndarray, arm: str) -> dict[str, Any] | None:

@@ -207,3 +207,15 @@ def test_texts_without_a_word_are_refused_by_what_counts_words(place, encoder):
     with pytest.raises(UserError, match=r"TF-IDF finds no word in the training texts \(empty vocabulary.*leave the arm raw out"):
         compare(signs, encoder, CHEAP)
     assert found_by(compare(signs, encoder, CHEAP.model_copy(update={"arms": ("knn",)})))["arms"][1]["skipped"] is None
+
+
+def test_a_note_says_why_moving_networks_saw_few_rows():
+    from types import SimpleNamespace
+
+    from embedkit.findings import _notes
+
+    scores = {"full": {"title": "full fine-tuning", "rows_seen": 500}}
+    lessons = {("all", 0): SimpleNamespace(train=range(1000))}
+    fits, given = (SimpleNamespace(seed=0, minutes=4.0, rows_a_run=rows) for rows in (None, 500))
+    assert "0.5 times, since that is what fits 4 minutes; more may help them: raise minutes" in _notes(scores, lessons, fits)[1]
+    assert "since a run is shown 500 rows; more may help them: raise rows_a_run" in _notes(scores, lessons, given)[1]

@@ -143,9 +143,8 @@ def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], setti
         why, more = f"that is what fits {settings.minutes:g} minutes", "minutes"
         if settings.rows_a_run:
             why, more = f"a run is shown {settings.rows_a_run:,} rows", "rows_a_run"
-        notes.append(
-            f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times, since {why}; more may help them: raise {more}"
-        )
+        times = f"{', '.join(short)} saw the {rows:,} training rows {seen / rows:.1f} times"
+        notes.append(f"{times}, since {why}; more may help them: raise {more}")
     return notes
 
 

@@ -278,7 +278,8 @@ def windows(settings: FineTune, rows: int, most: int) -> tuple[Training, int]:
     usual = training_of(settings, rows)
     assert usual.epochs is not None
     shown = min(usual.epochs * rows, max(most, usual.batch_size))
-    size = min(rows, max(usual.batch_size, shown // WINDOWS))
+    whole = shown // WINDOWS // usual.batch_size * usual.batch_size  # a smaller last batch would cost nearly a whole one
+    size = min(rows, max(usual.batch_size, whole))
     return usual.model_copy(update={"epochs": max(1, shown // size)}), size
 
 

@@ -97,14 +97,15 @@ class Prepared:
         def of(seed: int, epoch: int) -> np.ndarray:
             first, last = epoch * size // len(places), ((epoch + 1) * size - 1) // len(places)
             turns = [np.random.default_rng([seed, turn]).permutation(len(places)) for turn in range(first, last + 1)]
+            if lengths is not None:  # before they are cut into windows, of which one may be a single batch
+                turns = [_alike(turn, lengths, batch_size, seed, first + number) for number, turn in enumerate(turns)]
             start = epoch * size - first * len(places)
-            window = np.concatenate(turns)[start : start + size]
-            return window if lengths is None else _alike(window, lengths, batch_size, seed, epoch)
+            return np.concatenate(turns)[start : start + size]
 
         return of
 
 
-def _alike(order: np.ndarray, lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+def _alike(order: np.ndarray, lengths: np.ndarray, batch_size: int, seed: int, turn: int) -> np.ndarray:
     """The same rows so that batches hold texts of like length; the batches in random order, a smaller one last."""
     whole = len(order) // batch_size * batch_size
     rest = order[whole:]
@@ -112,7 +113,7 @@ def _alike(order: np.ndarray, lengths: np.ndarray, batch_size: int, seed: int, e
     blocks = [order[at : min(at + block, whole)] for at in range(0, whole, block)]
     blocks = [block[np.argsort(lengths[block], kind="stable")] for block in blocks]
     batches = np.concatenate(blocks).reshape(-1, batch_size) if whole else order[:0].reshape(0, batch_size)
-    mixed = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+    mixed = np.random.default_rng([seed, turn, 1]).permutation(len(batches))
     return np.concatenate([batches[mixed].ravel(), rest])
 
 

@@ -265,7 +265,7 @@ def test_a_word_that_says_the_label_is_found_by_the_raw_arm(frozen):
     ("rows", "most", "epochs", "size"),
     [
         (1000, 2**62, 10, 1000),  # as fine_tune would: 300 steps of 32 rows in whole epochs
-        (1000, 500, 5, 100),  # five looks at the validation rows
+        (1000, 500, 5, 96),  # five looks at the validation rows, in whole batches
         (1000, 40, 1, 32),  # never less than a batch
         (20, 100, 5, 20),
     ],

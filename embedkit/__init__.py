@@ -26,8 +26,12 @@ STAGES = {
     "embed": "embedkit.embedding",
     "train_head": "embedkit.heads",
     "fine_tune": "embedkit.finetuning",
+    "mask_texts": "embedkit.masking",
+    "distil": "embedkit.distillation",
     "compare": "embedkit.comparison",
+    "compare_students": "embedkit.compression",
     "build_index": "embedkit.index",
+    "export": "embedkit.exporting",
 }
 _NAMES = STAGES | {
     "Artifact": "embedkit.artifacts",
@@ -48,8 +52,12 @@ _NAMES = STAGES | {
     "TrainHead": "embedkit.heads",
     "FineTune": "embedkit.tuning",
     "CutEncoder": "embedkit.layers",
+    "MaskTexts": "embedkit.masking",
+    "Distil": "embedkit.distillation",
+    "CompareStudents": "embedkit.compression",
     "Compare": "embedkit.comparison",
     "BuildIndex": "embedkit.index",
+    "Export": "embedkit.exporting",
     "Training": "embedkit.training",
 }
 __all__ = [*_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]

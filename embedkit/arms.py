@@ -315,7 +315,7 @@ def _mean(task: Task, votes: np.ndarray, prior: np.ndarray) -> np.ndarray:
 def _raw(bench: Bench, lesson: Lesson, seed: int) -> Trial:
     """What needs no encoder: words, principal components of pixels, columns."""
     if bench.dataset.manifest.kind == "texts":
-        return _words(bench, lesson, seed)
+        return words(bench.task, bench.texts, lesson, seed)
     start = time.monotonic()
     known = np.concatenate([lesson.train, lesson.validation, lesson.test])
     if bench.dataset.manifest.kind == "images":
@@ -336,25 +336,32 @@ def _raw(bench: Bench, lesson: Lesson, seed: int) -> Trial:
     return replace(trial, per_row=trial.per_row + per_row, bytes=trial.bytes + kept)
 
 
-def _words(bench: Bench, lesson: Lesson, seed: int) -> Trial:
-    """TF-IDF under a linear model of scikit-learn, regularised as suits the validation rows."""
+def words(task: Task, texts: np.ndarray, lesson: Lesson, seed: int) -> Trial:
+    """TF-IDF under a linear model of scikit-learn, regularised as suits the validation rows.
+
+    Args:
+        task: what is predicted.
+        texts: of all rows.
+        lesson: which rows train, stop and test.
+        seed: of the solver.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     start = time.monotonic()
     counter = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     try:
-        train = counter.fit_transform(bench.texts[lesson.train])
+        train = counter.fit_transform(texts[lesson.train])
     except ValueError as error:  # nothing but stop words, or no word of two letters
         raise UserError(f"TF-IDF finds no word in the training texts ({error}); leave the arm raw out") from error
-    held = counter.transform(bench.texts[lesson.validation])
-    models = [_linear_of(bench.task, strength, seed).fit(train, _targets(bench.task, lesson.train)) for strength in STRENGTHS]
-    scores = [score(bench.task, lesson.validation, _said(bench.task, model, held)) for model in models]
+    held = counter.transform(texts[lesson.validation])
+    models = [_linear_of(task, strength, seed).fit(train, _targets(task, lesson.train)) for strength in STRENGTHS]
+    scores = [score(task, lesson.validation, _said(task, model, held)) for model in models]
     best = models[int(np.argmax(scores))]
     trained = time.monotonic()
-    predicted = _said(bench.task, best, counter.transform(bench.texts[lesson.test]))
+    predicted = _said(task, best, counter.transform(texts[lesson.test]))
     per_row = (time.monotonic() - trained) / len(lesson.test)
-    words = sum(len(word) + 4 for word in counter.vocabulary_)
-    return Trial(predicted, trained - start, per_row, words + 4 * len(counter.vocabulary_) * (1 + bench.task.outputs))
+    spelled = sum(len(word) + 4 for word in counter.vocabulary_)
+    return Trial(predicted, trained - start, per_row, spelled + 4 * len(counter.vocabulary_) * (1 + task.outputs))
 
 
 def _linear_of(task: Task, strength: float, seed: int) -> Any:

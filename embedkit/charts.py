@@ -1,10 +1,11 @@
-"""Charts: the pictures of a comparison's page, each for light and for dark. Results in, PNG bytes out, always the same.
+"""Charts: the pictures of the report pages, each for light and for dark. Results in, PNG bytes out, always the same.
 
 Colours are those of Okabe and Ito and of Tol, told apart by colour-blind readers, each with a marker of its own and a name
-beside it.
+beside it. A filled mark is what is offered, a hollow one in its colour what it is held against.
 """
 
 import io
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,14 @@ DARK = Ink(
 MARKERS = "osD^vPX<>*h"
 TICKS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 300, 900, 3600, 10800, 36000, 108000, 360000]
 """Seconds that people have names for."""
+OTHERS = "hPdX8p"
+"""Markers of controls that belong to no student."""
+MODEL_SIZES = {"teacher": 11, "student": 7.5, "twin": 6.5, "control": 5}
+
+
+def both(draw: Callable[[dict[str, Any], Ink], bytes], results: dict[str, Any]) -> tuple[bytes, bytes]:
+    """A picture for a light page and for a dark one."""
+    return draw(results, LIGHT), draw(results, DARK)
 
 
 def _canvas(inches: tuple[float, float], ink: Ink) -> tuple[Any, Any]:
@@ -82,7 +91,11 @@ def _score_axis(results: dict[str, Any], axes: Any, ink: Ink, scores: list[dict[
         low, high = min(values[n] - errors[n] for n in shown), max(values[n] + errors[n] for n in shown)
         room = 0.06 * (high - low) or 0.05 * abs(best) or 1
         axes.set_ylim(low - room, high + room)
-    better = "more" if results["more_is_better"] else "less"
+    _measure_axis(results, axes, ink, results["more_is_better"])
+
+
+def _measure_axis(results: dict[str, Any], axes: Any, ink: Ink, more_is_better: bool) -> None:
+    better = "more" if more_is_better else "less"
     axes.set_ylabel(f"{wording.measure(results)} ({better} is better)")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if wording.is_share(results) else f"{value:g}")
     axes.set_autoscale_on(False)
@@ -177,9 +190,14 @@ def cost(results: dict[str, Any], ink: Ink) -> bytes:
 
 
 def _name_points(
-    figure: Any, axes: Any, named: list[tuple[str, dict[str, Any]]], points: list[tuple[float, float]], errors: list[float]
+    figure: Any,
+    axes: Any,
+    named: list[tuple[str, dict[str, Any]]],
+    points: list[tuple[float, float]],
+    errors: list[float],
+    drawn: Sequence[Any] = (),
 ) -> None:
-    """Name each point beside it, in the nearest free place, so that no name lies on another or on a point."""
+    """Name each point beside it, in the nearest free place, so that no name lies on another, on a point or on what is `drawn`."""
     from matplotlib.patheffects import withStroke
 
     figure.draw_without_rendering()
@@ -190,15 +208,16 @@ def _name_points(
     back, centres = axes.transData.inverted(), axes.transData.transform(np.reshape(points, (-1, 2)))
     taken = [np.array([x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit]) for x, y in centres]
     taken += [np.array([x - unit, y - bar, x + unit, y + bar]) for (x, y), bar in zip(centres, bars, strict=True)]
+    taken += [artist.get_window_extent(renderer).extents for artist in drawn]
     for place in sorted(range(len(named)), key=lambda place: -named[place][1]["linewidth"]):
         (name, look), (x, y) = named[place], centres[place]
         style = {"color": look["color"], "fontsize": 9, "fontweight": _weight(look), "parse_math": False}
         text = axes.text(*points[place], name, va="bottom", zorder=6, **style)
         text.set_path_effects([withStroke(linewidth=2.5, foreground=figure.get_facecolor())])
         size = text.get_window_extent(renderer)
-        boxes = [_beside(x, y, size.width, size.height, angle, unit * far) for far in range(8, 80, 8) for angle in range(8)]
+        boxes = [_beside(x, y, size.width, size.height, angle, unit * far) for far in range(8, 240, 8) for angle in range(8)]
         inside = [box for box in boxes if frame.x0 < box[0] and box[2] < frame.x1 and frame.y0 < box[1] and box[3] < frame.y1]
-        best = min(inside or boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
+        best = min(inside or boxes, key=lambda box: _overlap(box, np.array(taken)))
         text.set_position(back.transform(best[:2]))
         taken.append(best)
         near = np.clip([x, y], best[:2], best[2:])
@@ -214,9 +233,119 @@ def _beside(x: float, y: float, width: float, height: float, angle: int, far: fl
     return np.array([left, low, left + width, low + height])
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    return float(np.prod(np.maximum(sides, 0)))
+def _overlap(box: np.ndarray, others: np.ndarray) -> float:
+    """The area of a box that others lie on, boxes being (left, low, right, top)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return float(np.prod(np.maximum(sides, 0), axis=1).sum())
+
+
+def quality(results: dict[str, Any], ink: Ink) -> bytes:
+    """What students keep of their teacher against their speed, each joined to its twin; what was aimed for is shaded."""
+    return _png(_quality(results, ink)[0])
+
+
+def _quality(results: dict[str, Any], ink: Ink) -> tuple[Any, Any]:
+    figure, axes = _canvas((8.4, 5), ink)
+    places, looks = _model_places(results, axes, ink), _model_looks(results, ink)
+    drawn, named = _goal(results, axes, ink), []
+    models = [model for model in results["models"] if model["name"] in places]
+    models.sort(key=lambda model: -places[model["name"]][0])  # names have least room at the right
+    for model in models:
+        (x, y), look = places[model["name"]], looks[model["name"]]
+        twin = wording.role(model) == "twin"
+        if twin and model["of"] in places:
+            line = {"color": look["color"], "linewidth": 1.2, "zorder": 2}
+            drawn += axes.plot(*zip(places[model["of"]], (x, y), strict=True), **line)
+        bar = {"fmt": "none", "ecolor": look["color"], "elinewidth": 1, "zorder": 2.5}
+        axes.errorbar([x], [model["value"]], yerr=[model["error"] or 0], **bar)
+        axes.plot([x], [y], clip_on=False, **look)
+        outside = "" if y == model["value"] else f" ({wording.score(results, model['value'])})"
+        named.append((("twin" if twin else _drawable(model["title"], 34)) + outside, look))
+    points = [places[model["name"]] for model in models]
+    bars = [(model["error"] or 0) * (y == model["value"]) for model, (_, y) in zip(models, points, strict=True)]
+    _name_points(figure, axes, named, points, bars, drawn)
+    return figure, axes
+
+
+def _model_places(results: dict[str, Any], axes: Any, ink: Ink) -> dict[str, tuple[float, float]]:
+    """Where each model stands whose speed is known, on axes that are laid out for all of them.
+
+    A model at the speed of another stands a little beside it, so that the bars of both are seen.
+    """
+    speeds = {model["name"]: wording.speed(results, model) for model in results["models"]}
+    known, goal = [speed for speed in speeds.values() if speed], results["aim"]
+    far = [1.3 * goal["speedup"]] if goal else []
+    low, high = min([1, *known]) / 1.6, max([2, *known, *far]) * 1.6
+    axes.set_autoscalex_on(False)  # of one point it would warn
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    ticks = [step * 10.0**power for power in range(-4, 7) for step in (1, 2, 5) if low <= step * 10.0**power <= high]
+    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("times the teacher's speed on one core (log scale)")
+    floor, top = _model_span(results)
+    axes.set_ylim(floor, top)
+    _measure_axis(results, axes, ink, results["measure"] != "rmse")
+    places: dict[str, tuple[float, float]] = {}
+    beside: dict[str, int] = {}
+    for model in results["models"]:
+        if speed := speeds[model["name"]]:
+            steps = beside[model["speed_of"]] = beside.get(model["speed_of"], 0) + 1 if model["speed_of"] else 0
+            places[model["name"]] = speed * (high / low) ** (0.016 * steps), float(np.clip(model["value"], floor, top))
+    return places
+
+
+def _model_span(results: dict[str, Any]) -> tuple[float, float]:
+    """From the worst to the best teacher, student and twin, with what was aimed for; other controls only where they are near."""
+    shown = [model for model in results["models"] if wording.role(model) != "control"] or results["models"]
+    edges = [model["value"] + side * (model["error"] or 0) for model in shown for side in (-1, 1)]
+    edges += [goal[1]] if (goal := _goal_corner(results)) else []
+    near = 0.5 * (max(edges) - min(edges))
+    for model in results["models"]:
+        if min(edges) - near <= model["value"] <= max(edges) + near:
+            edges += [model["value"] + side * (model["error"] or 0) for side in (-1, 1)]
+    room = 0.08 * (max(edges) - min(edges)) or 0.05 * abs(max(edges)) or 1
+    return min(edges) - room, max(edges) + room
+
+
+def _goal_corner(results: dict[str, Any]) -> tuple[float, float] | None:
+    """The speed and the quality that were aimed for."""
+    teacher = next((model for model in results["models"] if model["role"] == "teacher"), None)
+    if not results["aim"] or not teacher:
+        return None
+    kept = results["aim"]["kept"]
+    return results["aim"]["speedup"], teacher["value"] / kept if results["measure"] == "rmse" else teacher["value"] * kept
+
+
+def _goal(results: dict[str, Any], axes: Any, ink: Ink) -> list[Any]:
+    """Shade what was aimed for; what is drawn there that no name may lie on."""
+    if not (corner := _goal_corner(results)):
+        return []
+    (speed, value), (_, right), (floor, top) = corner, axes.get_xlim(), axes.get_ylim()
+    far, side = (floor, "bottom") if results["measure"] == "rmse" else (top, "top")
+    axes.fill_between([speed, right], value, far, color=ink.full, alpha=0.1, linewidth=0, zorder=1)
+    style = {"xytext": (-5, 5 if side == "bottom" else -5), "textcoords": "offset points", "ha": "right", "va": side}
+    return [axes.annotate("aimed for", (right, far), color=ink.soft, fontsize=9, **style)]
+
+
+def _model_looks(results: dict[str, Any], ink: Ink) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each model: a student has its own, filled; its controls have the same, hollow; others are grey."""
+    looks: dict[str, dict[str, Any]] = {}
+    students = [model["name"] for model in results["models"] if model["role"] == "student"]
+    others = [model["name"] for model in results["models"] if model["role"] == "control" and model["of"] not in students]
+    for model in results["models"]:
+        role, own = wording.role(model), model["name"] if model["role"] == "student" else model["of"]
+        if own in students:
+            place = students.index(own)
+            look = {"color": ink.arms[place % len(ink.arms)], "marker": MARKERS[place % len(MARKERS)]}
+        elif role == "teacher":
+            look = {"color": ink.ink, "marker": "*"}
+        else:
+            look = {"color": ink.soft, "marker": OTHERS[others.index(model["name"]) % len(OTHERS)]}
+        look |= {"linewidth": 2.4 if model["name"] == results["recommended"] else 1.2, "linestyle": "none"}
+        look |= {"markersize": MODEL_SIZES[role], "zorder": 4 if role == "student" else 3}
+        looks[model["name"]] = look | ({} if model["role"] != "control" else {"markerfacecolor": ink.page})
+    return looks
 
 
 def confusion(results: dict[str, Any], ink: Ink) -> bytes:

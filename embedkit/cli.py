@@ -44,14 +44,15 @@ def command_of(name: str) -> Any:
     stage = getattr(importlib.import_module(STAGES[name]), name)
 
     def run(
-        *inputs: str, settings: Any = None, name: str | None = None, root: Path | None = None, as_json: bool = False
+        *inputs: str, settings: Any = None, name: str | None = None, root: Path | None = None, as_json: bool = False, **more: str
     ) -> None:
-        artifact = stage(*inputs, settings or stage.Settings(), name=name, root=root)
+        artifact = stage(*inputs, settings or stage.Settings(), name=name, root=root, **more)
         print(artifact.manifest.model_dump_json(indent=1) if as_json else artifact)
 
     keyword, position = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
     options = [
         _options_of(stage.Settings),
+        *(inspect.Parameter(role, keyword, annotation=str | None, default=None) for role in stage.optional),
         inspect.Parameter("name", keyword, annotation=Annotated[str | None, Parameter(help=OPTIONS["name"])], default=None),
         inspect.Parameter("root", keyword, annotation=Annotated[Path | None, Parameter(help=OPTIONS["root"])], default=None),
         inspect.Parameter("as_json", keyword, annotation=As_json, default=False),

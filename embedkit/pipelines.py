@@ -60,7 +60,7 @@ class TextFeed:
         order, start = np.argsort(-lengths, kind="stable"), 0  # longest first: too large a batch fails at once
         while start < len(order):
             longest = int(lengths[order[start]])
-            chosen = order[start : start + max(1, TOKENS_PER_BATCH // longest)]
+            chosen = order[start : start + max(1, TOKENS_PER_BATCH // max(1, longest))]  # a text may have no token at all
             yield chosen, self.padded([tokens[row] for row in chosen])
             start += len(chosen)
 

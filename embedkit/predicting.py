@@ -159,9 +159,16 @@ class Classifier:
         Args:
             vectors: (rows, dimension) float32, of this classifier's own encoder.
         """
+        return self._task.predict(self.outputs_of(vectors))
+
+    def outputs_of(self, vectors: np.ndarray) -> np.ndarray:
+        """What the head gives before softmax or sigmoid, or in standard deviations of the label, (rows, outputs) float32.
+
+        Args:
+            vectors: (rows, dimension) float32, of this classifier's own encoder.
+        """
         starts = range(0, max(len(vectors), 1), VECTORS_AT_ONCE)
-        outputs = [self._outputs(vectors[start : start + VECTORS_AT_ONCE]) for start in starts]
-        return self._task.predict(np.concatenate(outputs))
+        return np.concatenate([self._outputs(vectors[start : start + VECTORS_AT_ONCE]) for start in starts])
 
     def predict(self, rows: Sequence[Any], settings: Predict = Predict()) -> list[Prediction]:
         """The labels of raw rows, in their order.

@@ -30,10 +30,11 @@ class Prepared:
 
     def __init__(self, dataset: Artifact, feed: Feed, places: np.ndarray, folder: Path):
         self.lengths: np.ndarray | None = None
+        self.tokens: list[np.ndarray] | None = None
         if isinstance(feed, TextFeed):
-            tokens, feeds = _tokens(dataset, feed, places), feed
+            self.tokens = tokens = _tokens(dataset, feed, places)
             self.lengths = np.array([len(ids) for ids in tokens])
-            self.batch: Callable[[np.ndarray], Any] = lambda chosen: feeds.padded([tokens[row] for row in chosen])
+            self.batch: Callable[[np.ndarray], Any] = lambda chosen: feed.padded([tokens[row] for row in chosen])
         elif isinstance(feed, ImageFeed):
             line = _lines(places, dataset.manifest.rows or 0)
             folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,38 @@ class Prepared:
             return np.concatenate(turns)[start : start + size]
 
         return of
+
+
+class Joined(Prepared):
+    """Rows of several datasets behind one another, made ready by one feed; places count on from one to the next.
+
+    Args:
+        parts: what was prepared of each.
+        counts: rows of each dataset.
+        feed: that of all of them.
+    """
+
+    def __init__(self, parts: list[Prepared], counts: list[int], feed: Feed):
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        self.tokens = None
+        self.lengths = None
+        if isinstance(feed, TextFeed):
+            self.tokens = tokens = [ids for part in parts for ids in part.tokens or []]
+            self.lengths = np.array([len(ids) for ids in tokens])
+            self.batch = lambda chosen: feed.padded([tokens[row] for row in chosen])
+            return
+
+        def batch(chosen: np.ndarray) -> np.ndarray:
+            of = np.searchsorted(starts, chosen, side="right") - 1
+            found: np.ndarray | None = None
+            for number in np.unique(of):
+                inputs = parts[number].batch(chosen[of == number] - starts[number])
+                found = np.empty((len(chosen), *inputs.shape[1:]), inputs.dtype) if found is None else found
+                found[of == number] = inputs
+            assert found is not None
+            return found
+
+        self.batch = batch
 
 
 def _alike(order: np.ndarray, lengths: np.ndarray, batch_size: int, seed: int, turn: int) -> np.ndarray:

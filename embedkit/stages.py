@@ -35,7 +35,7 @@ import filelock
 import numpy as np
 from pydantic import BaseModel
 
-from embedkit import artifacts, progress
+from embedkit import artifacts, cards, progress
 from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, sha256
 from embedkit.environment import environment, peak_memory_bytes, reset_peak_memory
 from embedkit.settings import Settings, UserError
@@ -45,7 +45,10 @@ log = logging.getLogger(__name__)
 
 
 class Facts(BaseModel):
-    """What a stage's body says of what it made."""
+    """What a stage's body says of what it made.
+
+    All of it but `timings`, and notes that hold a time, repeats with the call as the files do: a card (`cards`) is written of it.
+    """
 
     rows: int | None = None
     metrics: dict[str, Metric] = {}
@@ -169,48 +172,57 @@ OPTIONS = {
 }
 """What every stage takes beside its inputs and settings, and the help for it."""
 Naming = str | Callable[[dict[str, str], Any], str]
+Kind = str | Callable[[dict[str, "Artifact | Source"]], str]
 
 
 class Stage:
     """A stage as its users see it: artifacts, sources and settings in, an artifact out.
 
     Calling it takes the body's parameters but `out`, and by keyword `name` (of the artifact, for people; not part of the
-    fingerprint) and `root` (where artifacts lie; the inputs' root by default).
+    fingerprint) and `root` (where artifacts lie; the inputs' root by default). Inputs that the body takes by keyword may be
+    left out.
     """
 
-    def __init__(self, body: Callable[..., Facts], kind: str, revision: int, name: Naming, keras: bool):
+    def __init__(self, body: Callable[..., Facts], kind: Kind, revision: int, name: Naming, keras: bool):
         self.body, self.kind, self.revision, self.keras = body, kind, revision, keras
         self.__name__ = body.__name__
         functools.update_wrapper(self, body)
         hints = typing.get_type_hints(body, include_extras=True)
         parameters = list(inspect.signature(body).parameters.values())[1:]
-        *inputs, settings = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in parameters]
+        *inputs, settings = [parameter for parameter in parameters if parameter.kind is not keyword]
+        optional = [parameter for parameter in parameters if parameter.kind is keyword]
         shown = [parameter.replace(annotation=str) if parameter.annotation is Source else parameter for parameter in inputs]
         self.inputs: dict[str, Any] = {parameter.name: parameter.annotation for parameter in inputs}
+        self.optional: dict[str, Any] = {parameter.name: _given(parameter.annotation) for parameter in optional}
         self.Settings: type[Settings] = settings.annotation
         self.naming = name or "-".join("{" + role + "}" for role in self.inputs)
         options = [
             inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
             for option in OPTIONS
         ]
-        self.__signature__ = inspect.Signature([*shown, settings, *options], return_annotation=Artifact)
+        self.__signature__ = inspect.Signature([*shown, settings, *optional, *options], return_annotation=Artifact)
 
     def __call__(self, *arguments: Any, name: str | None = None, root: Path | str | None = None, **named: Any) -> Artifact:
         """Run the stage, or return what an earlier run of the same call published."""
         bound = inspect.Signature(list(self.__signature__.parameters.values())[:-2]).bind(*arguments, **named)
         bound.apply_defaults()
-        *given, settings = bound.arguments.values()
+        settings = bound.arguments["settings"]
         if not isinstance(settings, self.Settings):
             raise UserError(f"{self.__name__} takes {self.Settings.__name__}(...) as its settings, not {settings!r}")
-        base = _root(root, [value for value in given if isinstance(value, Artifact)])
-        roles = {role: self._open(role, value, base) for role, value in zip(self.inputs, given, strict=True)}
+        given = {role: bound.arguments[role] for role in (*self.inputs, *self.optional)}
+        given = {role: value for role, value in given.items() if role in self.inputs or value is not None}
+        base = _root(root, [value for value in given.values() if isinstance(value, Artifact)])
+        roles = {role: self._open(role, value, base) for role, value in given.items()}
         fingerprint = self._fingerprint(roles, settings)
         name = self._name(name, roles, settings)
         with _readable_failures(base):
-            return self._reuse(base, fingerprint, name) or self._make(base, fingerprint, name, roles, settings)
+            made = self.kind(roles) if callable(self.kind) else self.kind
+            return self._reuse(base, made, fingerprint, name) or self._make(base, made, fingerprint, name, roles, settings)
 
     def _open(self, role: str, value: Any, root: Path) -> "Artifact | Source":
-        annotation = self.inputs[role]
+        annotation = (self.inputs | self.optional)[role]
         if annotation is Source:
             return Source(value)
         artifact = Artifact.open(value, root)
@@ -223,7 +235,7 @@ class Stage:
         # Of an artifact the call counts beside the files, since a stage may look behind its input: the same vectors of the
         # same texts with other labels are other training data.
         contents = {
-            role: value.content() if isinstance(value, Source) else f"{value.manifest.fingerprint} {value.manifest.content}"
+            role: value.content() if isinstance(value, Source) else f"{value.manifest.fingerprint} {_content(value)}"
             for role, value in roles.items()
         }
         call = {
@@ -242,8 +254,8 @@ class Stage:
             raise UserError(f"{name!r} can't name an artifact; use up to 120 letters, digits, '.', '_' and '-'")
         return name
 
-    def _reuse(self, base: Path, fingerprint: str, name: str) -> Artifact | None:
-        artifact = artifacts.find(base, self.kind, fingerprint)
+    def _reuse(self, base: Path, kind: str, fingerprint: str, name: str) -> Artifact | None:
+        artifact = artifacts.find(base, kind, fingerprint)
         if artifact:
             log.info("%s: reused, made %s", artifact, artifact.manifest.created)
             if artifact.manifest.name != name:
@@ -251,7 +263,7 @@ class Stage:
         return artifact
 
     def _make(
-        self, base: Path, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
+        self, base: Path, kind: str, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
     ) -> Artifact:
         drafts = base / DRAFTS
         try:
@@ -259,7 +271,7 @@ class Stage:
         except FileNotFoundError as error:
             raise UserError(f"the root {base} can't be made ({error.strerror}: {error.filename}); name another") from error
         with _alone(drafts / f"{fingerprint[:32]}.lock", self.__name__):
-            if artifact := self._reuse(base, fingerprint, name):
+            if artifact := self._reuse(base, kind, fingerprint, name):
                 return artifact
             for value in roles.values():
                 if isinstance(value, Artifact):
@@ -272,13 +284,14 @@ class Stage:
             reset_peak_memory()
             start = time.monotonic()
             with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), draft.kept_if_begun():
-                facts = self.body(draft, *roles.values(), settings)
+                more = {role: roles.get(role) for role in self.optional}
+                facts = self.body(draft, *(roles[role] for role in self.inputs), settings, **more)
             if self._fingerprint(roles, settings) != fingerprint:
                 shutil.rmtree(draft.folder)
                 changed = " and ".join(source.shown for source in sources.values())
                 raise UserError(f"{changed} changed while it was read; make the same call again when nobody writes to it")
             manifest = Manifest(
-                kind=self.kind,
+                kind=kind,
                 name=name,
                 version="",
                 fingerprint=fingerprint,
@@ -297,20 +310,31 @@ class Stage:
                 peak_memory_bytes=peak_memory_bytes(),
                 **facts.model_dump(),
             )
-            return _publish(draft, base, manifest)
+            return _publish(draft, base, manifest, [value for value in roles.values() if isinstance(value, Artifact)])
 
 
-def stage(kind: str, revision: int, name: Naming = "", keras: bool = False) -> Callable[[Callable[..., Facts]], Stage]:
-    """Make a stage of a function `body(out: Draft, *inputs, settings) -> Facts`.
+def stage(kind: Kind, revision: int, name: Naming = "", keras: bool = False) -> Callable[[Callable[..., Facts]], Stage]:
+    """Make a stage of a function `body(out: Draft, *inputs, settings, *, optional inputs) -> Facts`.
 
     Args:
-        kind: the kind of artifact it publishes.
+        kind: the kind of artifact it publishes, or a function of its inputs by role that gives it.
         revision: raised by hand when the body's result changes for the same input, so that old artifacts aren't reused.
         name: the default name of what it makes: a template of the inputs' names, or a function of them and the settings; by
             default the inputs' names.
         keras: whether the body computes with Keras, whose generators and names are then reset first.
     """
     return lambda body: Stage(body, kind, revision, name, keras)
+
+
+def _given(annotation: Any) -> Any:
+    """What an input is that may be None where it is left out."""
+    return next(part for part in typing.get_args(annotation) if part is not type(None))
+
+
+def _content(artifact: Artifact) -> str:
+    """An artifact's content without its card, in which names stand, and names are no part of a call."""
+    files = [file for file in artifact.manifest.files if file.path != cards.CARD]
+    return artifact.manifest.model_copy(update={"files": files}).content
 
 
 def _root(root: Path | str | None, inputs: list[Artifact]) -> Path:
@@ -383,8 +407,10 @@ def _readable_failures(base: Path) -> Iterator[None]:
         raise UserError(f"{words[number]} ({where}); {advice}") from error
 
 
-def _publish(draft: Draft, base: Path, manifest: Manifest) -> Artifact:
+def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact]) -> Artifact:
     """Files, then checksums, then the manifest, then one rename."""
+    if manifest.kind in cards.KINDS:
+        (draft / cards.CARD).write_text(cards.card(manifest, cards.lineage(inputs)), encoding="utf-8")
     files = []
     for path in sorted(path for path in draft.files.rglob("*") if path.is_file() and path != draft.files / "manifest.json"):
         sync(path)

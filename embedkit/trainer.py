@@ -296,7 +296,8 @@ class Trainer:
         import keras
 
         config = layer.get_config()
-        if self.precision != "float32" and not isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+        scales = isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)
+        if self.precision != "float32" and isinstance(layer, keras.layers.Layer) and not scales:  # an operation has no policy
             config["dtype"] = keras.DTypePolicy(f"mixed_{self.precision}")
         return layer.__class__.from_config(config)
 

@@ -1,4 +1,4 @@
-"""Wording: what a comparison's page calls things, how its numbers are put for people, and how anyone's text stays text.
+"""Wording: what the report pages call things, how its numbers are put for people, and how anyone's text stays text.
 
 `safe` is for HTML, `plain` for Markdown, `fenced` and `mermaid` for blocks in it. Class names, texts and paths may be anyone's,
 so nothing reaches a page without one of them.
@@ -8,7 +8,12 @@ import html
 import re
 from typing import Any
 
-MEASURES = {"accuracy": "accuracy", "micro_f1": "micro-F1", "rmse": "root mean square error"}
+MEASURES = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro-F1",
+    "rmse": "root mean square error",
+    "similarity": "rank correlation with the teacher's similarities",
+}
 LONGEST_TEXT = 280
 MOST_COLUMNS = 12
 
@@ -101,9 +106,23 @@ def standard_error(found: dict[str, Any]) -> float | None:
     return found["rows_error"] if found["seeds_error"] is None else found["seeds_error"]
 
 
+def role(model: dict[str, Any]) -> str:
+    """What a model is there for: `teacher`, `student`, `control`, or `twin`, a control of a student whose name ends so."""
+    twin = model["role"] == "control" and model["of"] is not None and model["name"].endswith("twin")
+    return "twin" if twin else model["role"]
+
+
+def speed(results: dict[str, Any], model: dict[str, Any]) -> float | None:
+    """How many times as fast as the teacher a model is, or that of the same shape whose speed was measured; None if unknown."""
+    for one in (model, *(other for other in results["models"] if other["name"] == model["speed_of"])):
+        if one["role"] == "teacher" or one["speedup"]:
+            return 1.0 if one["role"] == "teacher" else one["speedup"]["median"]
+    return None
+
+
 def is_share(results: dict[str, Any]) -> bool:
     """Whether scores are shares, shown in percent, and not in the unit of what is predicted."""
-    return results["measure"] != "rmse"
+    return results["measure"] not in ("rmse", "similarity")
 
 
 def measure(results: dict[str, Any]) -> str:
@@ -112,7 +131,9 @@ def measure(results: dict[str, Any]) -> str:
 
 
 def score(results: dict[str, Any], value: float) -> str:
-    """A score: 95.6 %, or a number in its own unit."""
+    """A score: 95.6 %, a correlation of 0.956, or a number in its own unit."""
+    if results["measure"] == "similarity":
+        return f"{value:.3f}"
     return f"{100 * value:.1f} %" if is_share(results) else number(value)
 
 
@@ -124,7 +145,18 @@ def gap(results: dict[str, Any], value: float) -> str:
 
 def spread(results: dict[str, Any], error: float | None) -> str:
     """A standard error behind its ±, or nothing where it is unknown."""
-    return "" if error is None else f"± {100 * error:.1f}" if is_share(results) else f"± {error:.2g}"
+    if error is None:
+        return ""
+    if results["measure"] == "similarity":
+        return f"± {error:.3f}"
+    return f"± {100 * error:.1f}" if is_share(results) else f"± {error:.2g}"
+
+
+def share(found: dict[str, Any] | None) -> str:
+    """A share with its standard error: 97.1 % ± 0.6; a dash where there is none."""
+    if found is None:
+        return "–"
+    return join(f"{100 * found['value']:.1f} %", "" if found["error"] is None else f"± {100 * found['error']:.1f}")
 
 
 def join(*words: str) -> str:
@@ -135,6 +167,21 @@ def join(*words: str) -> str:
 def number(value: float, sign: str = "") -> str:
     """A number to three digits, or whole with commas from 1,000 on; `sign="+"` also shows a plus."""
     return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.3g}"
+
+
+def count(value: int) -> str:
+    """How many, for people: 9,216 or 22.7 million."""
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:,}"
+
+
+def rounded(value: float) -> str:
+    """A measured time or speed: 0.045, 7.0, 402, 11,214; from 1 on no more than one digit behind the point."""
+    if value < 1:
+        return f"{value:.2g}"
+    return f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
 
 
 def duration(seconds: float) -> str:

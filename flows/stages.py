@@ -27,6 +27,7 @@ def flow_of(stage: Stage) -> StageFlow:
 
     parameters = stage.__signature__.parameters.values()
     shown = [parameter.replace(annotation=str) if parameter.name in stage.inputs else parameter for parameter in parameters]
+    shown = [parameter.replace(annotation=str | None) if parameter.name in stage.optional else parameter for parameter in shown]
     body.__name__ = body.__qualname__ = stage.__name__
     body.__doc__ = (stage.__doc__ or "").rstrip() + "".join(f"\n        {name}: {help}" for name, help in OPTIONS.items())
     body.__signature__ = inspect.Signature(shown, return_annotation=Artifact)  # pyright: ignore[reportFunctionMemberAccess]
@@ -43,10 +44,14 @@ embed = flow_of(embedkit.embed)
 cut_encoder = flow_of(embedkit.cut_encoder)
 train_head = flow_of(embedkit.train_head)
 fine_tune = flow_of(embedkit.fine_tune)
+mask_texts = flow_of(embedkit.mask_texts)
+distil = flow_of(embedkit.distil)
+compare_students = flow_of(embedkit.compare_students)
 compare = flow_of(embedkit.compare)
 build_index = flow_of(embedkit.build_index)
+export = flow_of(embedkit.export)
 
 FLOWS = [
     *(load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, cut_encoder),
-    *(embed, train_head, fine_tune, compare, build_index),
+    *(embed, train_head, fine_tune, mask_texts, distil, compare_students, compare, build_index, export),
 ]

@@ -27,17 +27,19 @@ FLOWS = {f"flows/{path.name}": ast.parse(path.read_text()) for path in sorted((P
 LAYERS = [
     {"settings"},
     {"artifacts"},
+    {"cards"},
     {"stages"},
-    {"metrics", "leaks", "reports", "networks", "canaries", "pipelines"},
+    {"metrics", "leaks", "reports", "networks", "canaries", "pipelines", "graphs"},
     {"schedules", "batches", "trainer", "checkpoints", "augmentation", "rebalancing", "sizes"},
     {"training", "encoders", "checks"},
     {"learning", "tasks"},
     {"lessons", "review", "datasets", "embedding", "preparation", "autoencoder", "textmodels", "categories", "controls"},
-    {"adaptation", "classifiers", "tuning", "predicting"},
-    {"heads", "finetuning", "distillation", "index"},
+    {"adaptation", "classifiers", "tuning", "predicting", "berts", "masking", "layouts"},
+    {"students", "imitation", "index"},
+    {"heads", "finetuning", "apprentice", "distillation", "exporting"},
     {"arms", "layers", "verdicts", "findings"},
-    {"wording", "charts", "pages"},
-    {"comparison", "tables", "cli", "__main__"},
+    {"wording", "charts", "pages", "blocks", "students_page"},
+    {"comparison", "compression", "tables", "cli", "__main__"},
 ]
 
 
@@ -117,11 +119,14 @@ def test_every_setting_survives_json(settings):
 @pytest.mark.parametrize(("name", "stage"), STAGES, ids=embedkit.STAGES)
 def test_a_stage_takes_artifacts_or_sources_then_settings(name, stage):
     assert isinstance(stage, Stage) and stage.__name__ == name and stage.revision >= 1
-    first, *inputs, settings = inspect.signature(stage.body).parameters.values()
+    first, *inputs = inspect.signature(stage.body).parameters.values()
+    optional = [one for one in inputs if one.kind is one.KEYWORD_ONLY]
+    *inputs, settings = [one for one in inputs if one.kind is not one.KEYWORD_ONLY]
     assert first.name == "out" and settings.name == "settings"
+    assert all(one.default is None for one in optional) and [one.name for one in optional] == list(stage.optional)
     assert issubclass(stage.Settings, Settings) and settings.default == stage.Settings()
     assert inputs and [one.name for one in inputs] == list(stage.inputs)
-    for annotation in stage.inputs.values():
+    for annotation in (stage.inputs | stage.optional).values():
         kind = getattr(annotation, "__origin__", annotation)
         assert kind in (Artifact, Source), annotation
     assert all(one.default is one.empty for one in inputs)
@@ -133,7 +138,7 @@ def test_a_stage_says_what_it_does_in_one_sentence_and_what_it_takes(name, stage
     first, _, rest = stage.__doc__.partition("\n")
     assert re.fullmatch(r"[A-Z][^.]*(\.[a-z0-9][^.]*)*\.", first), first
     arguments = rest.partition("Args:")[2]
-    for role in stage.inputs:
+    for role in stage.inputs | stage.optional:
         assert re.search(rf"^ +{role}: \S.*\.$", arguments, re.MULTILINE), f"{name} doesn't say what {role} is"
     assert "settings:" not in arguments and "out:" not in arguments
 
@@ -188,8 +193,9 @@ def test_dependence_points_one_way():
 def test_the_ground_floor_stands_by_itself():
     edges = graph()
     assert edges["settings"] == set() and reached(edges, "artifacts") == {"settings"}
+    assert reached(edges, "cards") == {"artifacts", "settings"}
     assert reached(edges, "stages") <= {
-        *("settings", "artifacts", "progress", "environment", "sources", "engines", "builtin", "hubs"),
+        *("settings", "artifacts", "cards", "progress", "environment", "sources", "engines", "builtin", "hubs"),
     }
 
 

@@ -57,9 +57,13 @@ def test_the_form_of_a_flow_is_read_from_its_stage():
     for flow, name in zip(FLOWS, embedkit.STAGES, strict=True):
         stage = getattr(embedkit, name)
         form = json.loads(flow.parameters.model_dump_json())
-        assert list(form["properties"]) == [*stage.inputs, "settings", "name", "root"]
+        assert list(form["properties"]) == [*stage.inputs, "settings", *stage.optional, "name", "root"]
         for role in stage.inputs:
             assert form["properties"][role]["type"] == "string" and form["properties"][role]["description"]
+        for role in stage.optional:  # a reference, or nothing
+            types = [one["type"] for one in form["properties"][role]["anyOf"]]
+            assert types == ["string", "null"] and form["properties"][role]["description"]
+            assert role not in form.get("required", [])
         fields = form["definitions"][stage.Settings.__name__]["properties"]
         assert [field["position"] for field in fields.values()] == list(range(len(stage.Settings.model_fields)))
         assert list(fields) == list(stage.Settings.model_fields)

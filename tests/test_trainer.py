@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,3 +242,23 @@ def test_variables_that_do_not_move_by_themselves_stay_in_a_copy_of_another_numb
     assert sorted(variable.path for _, _, chosen in trainer.groups for variable in chosen) == sorted(
         [first.bias.path, last.kernel.path, last.bias.path]
     )
+
+
+def test_operations_in_a_network_are_copied_as_they_are_whatever_the_number_type():
+    engines.start_keras(0)
+    import keras
+
+    # As texts are averaged: a cast, whose own argument is a number type, and arithmetic beside it.
+    words, mask = keras.Input((None,), dtype="int32", name="words"), keras.Input((None,), dtype="int32", name="mask")
+    kept: Any = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
+    mean = keras.ops.sum(keras.layers.Embedding(9, 4)(words) * kept, axis=1) / keras.ops.sum(kept, axis=1)
+    model = keras.Model({"words": words, "mask": mask}, keras.layers.Dense(1, name="last")(mean))
+    ids = np.ones((8, 3), np.int32)
+    rows = Rows(8, lambda chosen: ({"words": ids[chosen], "mask": ids[chosen]}, np.ones((len(chosen), 1), np.float32)))
+    given = Problem(model, lambda targets, outputs: keras.ops.mean(keras.ops.square(targets - outputs), axis=-1), rows, rows)
+    trainer = Trainer(given, SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    batch = batch_of(rows, np.arange(8), trainer.specs)
+    first = float(trainer.losses(batch).mean())
+    trainer.step(batch, 0.01)
+    assert trainer.model.get_layer("last").compute_dtype == "bfloat16"
+    assert trainer.losses(batch).mean() < first

@@ -86,6 +86,29 @@ def test_shares_are_in_percent_and_numbers_in_their_unit():
     assert wording.spread(SHARES, 0.0104) == "± 1.0" and wording.spread(NUMBERS, 0.0104) == "± 0.01"
     assert wording.spread(SHARES, None) == ""
     assert wording.join(wording.score(SHARES, 0.5), wording.spread(SHARES, None)) == "50.0 %"
+    correlation = {"measure": "similarity"}
+    assert wording.score(correlation, 0.9) == "0.900" and wording.spread(correlation, 0.0041) == "± 0.004"
+
+
+def test_a_share_of_another_has_its_error_where_that_is_known():
+    assert wording.share({"value": 0.971, "error": 0.006}) == "97.1 % ± 0.6"
+    assert wording.share({"value": 0.971, "error": None}) == "97.1 %" and wording.share(None) == "–"
+
+
+def test_a_twin_is_a_control_of_a_student_whose_name_ends_so():
+    given = [("control", "narrow", "narrow-twin"), ("control", "narrow", "narrow-untrained"), ("control", None, "twin")]
+    roles = [wording.role({"role": role, "of": of, "name": name}) for role, of, name in [*given, ("student", None, "my-twin")]]
+    assert roles == ["twin", "control", "control", "student"]
+
+
+def test_a_model_is_as_fast_as_it_was_measured_or_as_the_one_that_it_names():
+    plain = {"speedup": None, "speed_of": None}
+    teacher, timed = plain | {"role": "teacher", "name": "t"}, plain | {"role": "student", "name": "s", "speedup": {"median": 9.7}}
+    others = [
+        plain | {"role": "control", "name": name, "speed_of": of} for name, of in (("a", "s"), ("b", "t"), ("c", "x"), ("d", "d"))
+    ]
+    models = [teacher, timed, *others]
+    assert [wording.speed({"models": models}, model) for model in models] == [1, 9.7, 9.7, 1, None, None]
 
 
 def test_a_difference_has_a_sign_but_where_it_is_none():
@@ -105,3 +128,13 @@ def test_times_have_the_unit_that_people_use(seconds, words):
 )
 def test_sizes_have_the_unit_that_people_use(count, words):
     assert wording.size(count) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0449, "0.045"), (7, "7.0"), (99.96, "100"), (402, "402"), (11214, "11,214")])
+def test_measured_times_and_speeds_have_the_digits_that_people_read(value, words):
+    assert wording.rounded(value) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(31_200, "31,200"), (22_713_216, "22.7 million"), (7_240_000_000, "7.2 billion")])
+def test_many_parameters_are_counted_in_millions(count, words):
+    assert wording.count(count) == words

@@ -1,0 +1,274 @@
+"""export: an encoder or a classifier in files that others open with no code of ours.
+
+`sentence-transformers` and `keras-hub` hold an encoder of texts as those libraries save one. `onnx`, `openvino`,
+`saved-model` and `litert` hold any encoder, or a classifier whole, as one graph from prepared rows to `vectors`,
+`probabilities` or `values`; `preprocessing.json` says how rows are prepared.
+
+Nothing is published before it was opened anew from its files and gave the artifact's canaries what they had. The same call
+gives the same bytes while the libraries that write them stay the same: for that an ONNX graph and a SavedModel are
+numbered anew, a SavedModel goes without `fingerprint.pb`, which is random, and a preset of keras-hub without its date.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from embedkit import canaries
+from embedkit.artifacts import Artifact, EncoderArtifact, Metric
+from embedkit.encoders import HALF, PREPROCESSING, Encoder, EncoderFacts, encoder_folder
+from embedkit.environment import package_version
+from embedkit.graphs import GRAPHS, Run, refuse_missing
+from embedkit.layouts import EXACT, LAYOUTS, fast
+from embedkit.predicting import Classifier
+from embedkit.settings import Settings, UserError
+from embedkit.stages import Draft, Facts, stage, write_json
+
+WRITERS = {
+    "sentence-transformers": ("embedkit's own reader", ("safetensors", "tokenizers")),
+    "keras-hub": ("keras-hub", ("keras", "keras-hub")),
+    "onnx": ("onnxruntime", ("keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime")),
+    "openvino": ("OpenVINO", ("keras", "tensorflow", "openvino")),
+    "saved-model": ("TensorFlow", ("keras", "tensorflow")),
+    "litert": ("LiteRT", ("keras", "tensorflow", "ai-edge-litert")),
+}
+"""What opens each format anew, and the packages that decide its bytes and what it computes."""
+INPUT = {"images": "pixels", "table": "numbers"}
+"""Name of a network's one input; one of texts has three."""
+HOLDS = {
+    "token_ids": "ids of a text's tokens as tokenizer.json gives them, special ones included, padded behind with `padding`",
+    "padding_mask": "1 for a token, 0 for padding",
+    "segment_ids": "0 everywhere",
+    "pixels": "red, green and blue from 0 to 255",
+    "numbers": "what columns.json makes of a row, in the order of its `outputs`",
+    "vectors": "one vector for each row",
+    "probabilities": "one for each of the classes, or labels, of labels.json in their order",
+    "values": "one number for each row, in the label's unit",
+}
+
+
+POOLS = {
+    "mean": "average sequence_output over the tokens of a text, padding left out",
+    "max": "take the largest of each number of sequence_output over the tokens of a text, padding left out",
+    "cls": "take sequence_output of the first token",
+}
+
+
+class Export(Settings):
+    """What an encoder or a classifier is to be opened with."""
+
+    format: Literal["sentence-transformers", "keras-hub", "onnx", "openvino", "saved-model", "litert"] = "sentence-transformers"
+    """Whose files are written. The first two hold encoders of texts, as Python code in PyTorch or Keras takes them; the others any
+    encoder, or a classifier whole, for their runtimes. onnx, openvino and litert take libraries of their own (`pip install
+    'embedkit[onnx]'` and the like)."""
+
+
+@dataclass
+class Subject:
+    """What is exported.
+
+    Attributes:
+        encoder: the encoder.
+        preprocessing: the text of the file that `PREPROCESSING` names, empty for pictures.
+        model: from what the encoder's feed gives to outputs.
+        output: name of the outputs: vectors, probabilities or values.
+        rows: the canaries.
+        expected: (canaries, ...) float, their outputs.
+        labels: what `labels.json` says, for a classifier.
+        scale: offset and unit in which numbers are compared.
+    """
+
+    encoder: Encoder
+    preprocessing: str
+    model: Any
+    output: str
+    rows: list[Any]
+    expected: np.ndarray
+    labels: dict[str, Any] | None = None
+    scale: tuple[float, float] | None = None
+
+
+def _called(names: dict[str, str], settings: Export) -> str:
+    return f"{names['artifact']}-{settings.format}"
+
+
+@stage("export", revision=1, name=_called, keras=True)
+def export(out: Draft, artifact: EncoderArtifact, settings: Export = Export()) -> Facts:
+    """Write an encoder or a classifier in a format that others open without embedkit.
+
+    Args:
+        artifact: the encoder, or the classifier; of a classifier the first two formats hold its encoder only.
+    """
+    notes = []
+    if settings.format in GRAPHS:
+        refuse_missing(settings.format)
+        subject = _whole(artifact)
+        found = _as_graph(out, artifact, subject, settings.format)
+    else:
+        subject = _encoder(artifact)
+        write, read = LAYOUTS[settings.format]
+        notes += write(out.files, subject.encoder, subject.preprocessing)
+        if settings.format == "keras-hub":
+            write_json(out / "preprocessing.json", described(subject.encoder.facts, subject.encoder.feed, EXACT, pooled=False))
+        found = read(out.files, subject.encoder)(subject.rows)
+        if artifact.manifest.kind == "classifier":
+            notes.append(f"this is the encoder of a classifier, without what decides: take {', '.join(GRAPHS)} for the whole")
+    opener, packages = WRITERS[settings.format]
+    lowest, count = agreement(found, subject), len(subject.rows)
+    if not lowest >= canaries.LEAST_AGREEMENT:
+        raise UserError(
+            f"{artifact} as {settings.format}, opened by {opener}, gives other {subject.output} than here (lowest agreement "
+            f"{lowest:.6f} over {count} canaries, at least {canaries.LEAST_AGREEMENT} is needed), so nothing was published; "
+            "take another format, or other versions of its libraries"
+        )
+    facts = subject.encoder.facts
+    details = facts.model_dump(include={"modality", "dimension", "pooling", "normalised", "maximal_length", "identity"})
+    details |= {"format": settings.format, "opened_by": opener, "canaries": count, "lowest_agreement": lowest}
+    return Facts(
+        metrics={"lowest_agreement": Metric(value=lowest, n=count)},
+        verdict=f"opened anew by {opener}, it gives the {subject.output} it gave here: lowest agreement {lowest:.6f} (n={count})",
+        notes=notes,
+        details=details | {"libraries": {name: package_version(name) for name in packages}},
+    )
+
+
+def _source(artifact: Artifact) -> Artifact:
+    """The artifact that holds an artifact's encoder: itself, or the one that made the vectors a head was trained on."""
+    frozen = artifact.manifest.kind == "classifier" and not (artifact / HALF / "encoder.json").is_file()
+    return artifact.inputs["vectors"].inputs["encoder"] if frozen else artifact
+
+
+def _encoder(artifact: Artifact, encoder: Encoder | None = None) -> Subject:
+    """The encoder that an artifact is, or that a classifier has."""
+    folder, encoder = encoder_folder(_source(artifact)), encoder or Encoder.open(_source(artifact))
+    file = PREPROCESSING.get(encoder.facts.modality)
+    rows, vectors = canaries.load(folder / "canaries.npz")
+    return Subject(encoder, (folder / file).read_text() if file else "", encoder.model, "vectors", rows, vectors)
+
+
+def _whole(artifact: Artifact) -> Subject:
+    """An encoder, or a classifier from the rows of its encoder to what it says of them."""
+    import keras
+
+    if artifact.manifest.kind == "encoder":
+        return _encoder(artifact)
+    classifier = Classifier.open(artifact)
+    subject = _encoder(artifact, classifier.encoder)
+    head: Any = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
+    facts = classifier.facts
+    subject.model = keras.Model(subject.encoder.model.input, head(subject.encoder.model.output), name="classifier")
+    subject.expected = classifier.of_vectors(subject.expected).reshape(len(subject.rows), -1)
+    subject.output = "values" if facts.type == "number" else "probabilities"
+    subject.labels = facts.model_dump(include={"type", "classes", "decision"}, exclude_none=True)
+    if facts.type == "number":
+        last = head.get_layer("in_units")
+        subject.scale = float(last.offset), float(last.scale)
+    return subject
+
+
+def _as_graph(out: Draft, artifact: Artifact, subject: Subject, format: str) -> np.ndarray:
+    """Write a graph and what is to be known beside it, and return what it gives for the canaries."""
+    graph, model = GRAPHS[format], _named(subject)
+    try:
+        graph.write(out.files, model)
+        found = outputs(subject, model, graph.read(out.files))
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{artifact} can't be written as {format} ({reason:.300}); take another format") from error
+    encoder = subject.encoder
+    text = subject.preprocessing
+    if encoder.facts.modality == "texts":
+        text = fast(text, encoder.facts.maximal_length)
+    if text:
+        (out / PREPROCESSING[encoder.facts.modality]).write_text(text)
+    tensors = {"inputs": model.input, "outputs": model.output}
+    write_json(out / "preprocessing.json", described(encoder.facts, encoder.feed) | {s: _tensors(t) for s, t in tensors.items()})
+    if subject.labels:
+        write_json(out / "labels.json", subject.labels)
+    return found
+
+
+def _named(subject: Subject) -> Any:
+    """A model as `graphs` takes it: named inputs, one named output."""
+    import keras
+
+    given = subject.model.input
+    tensors = given if isinstance(given, dict) else {INPUT[subject.encoder.facts.modality]: given}
+    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in sorted(tensors.items())}
+    made: Any = subject.model(inputs if isinstance(given, dict) else next(iter(inputs.values())))
+    model = keras.Model(inputs, {subject.output: made}, name="export")
+    model(inputs)  # Keras exports no model that was never called
+    return model
+
+
+def outputs(subject: Subject, model: Any, run: Run) -> np.ndarray:
+    """What an opened graph gives for the canaries, prepared by the encoder's own feed; (canaries, ...) float64."""
+    found = np.full(subject.expected.shape, np.nan)
+    for indices, batch in subject.encoder.feed.batches(subject.rows):
+        named = batch if isinstance(batch, dict) else dict.fromkeys(model.input, batch)
+        found[indices] = run({name: np.asarray(named[name], tensor.dtype) for name, tensor in model.input.items()})
+    return found
+
+
+def agreement(found: np.ndarray, subject: Subject) -> float:
+    """The lowest agreement of canaries with what they had.
+
+    Numbers are compared in the unit of their spread and with a 1 beside each, since one alone has no direction.
+    """
+    pair = [np.asarray(found, np.float64), np.asarray(subject.expected, np.float64)]
+    if subject.scale:
+        offset, unit = subject.scale
+        pair = [np.insert((each - offset) / unit, 1, 1.0, axis=1) for each in pair]
+    return float(canaries.agreement(*pair).min())
+
+
+def _tensors(tensors: dict[str, Any]) -> dict[str, Any]:
+    free = ("rows", "length")
+    return {
+        name: {
+            "type": str(tensor.dtype),
+            "shape": [free[place] if size is None else size for place, size in enumerate(tensor.shape)],
+            "holds": HOLDS[name],
+        }
+        for name, tensor in tensors.items()
+    }
+
+
+def described(facts: EncoderFacts, feed: Any, tokenizer: str = "tokenizer.json", pooled: bool = True) -> dict[str, Any]:
+    """What `preprocessing.json` says: how a row becomes inputs, step by step, and the same as values.
+
+    Args:
+        facts: of the encoder.
+        feed: of the encoder.
+        tokenizer: name of the file with its tokenizer.
+        pooled: whether the network pools tokens itself.
+    """
+    shared = {"modality": facts.modality, "dimension": facts.dimension, "pooling": facts.pooling, "normalised": facts.normalised}
+    if facts.modality == "images":
+        size = f"{facts.height} x {facts.width}"
+        steps = [
+            "turn the picture upright by its EXIF orientation, convert it to RGB, what is transparent on white",
+            f"resize it to {size} pixels (height x width), bilinear with antialiasing, stretched if need be",
+            "give the values as they are, 0 to 255; scaling is inside the network",
+        ]
+        return shared | {"steps": steps, "height": facts.height, "width": facts.width}
+    if facts.modality == "table":
+        steps = [
+            "numbers: (value - (low + high) / 2) / ((high - low) / 2), computed in float64; 0 where a value is missing",
+            "numbers with `gaps`: a second number behind it, 1 where the value is missing, else 0",
+            "category: a number for each of `values`, 1 for the row's own, else 0; all 0 for any other value",
+            "put the columns' numbers behind one another, in the order of columns.json",
+        ]
+        return shared | {"steps": steps}
+    steps = [
+        *([f"put the prompt before the text: {facts.prompt!r}"] if facts.prompt else []),
+        *(["lower-case the text"] if facts.lower else []),
+        f"split it by {tokenizer}, with its special tokens, cut to {facts.maximal_length} tokens",
+        f"pad the ids of shorter texts behind with {feed.padding}",
+        *([] if pooled else [POOLS[facts.pooling]]),
+        *(["give the vector length 1"] if facts.normalised and not pooled else []),
+    ]
+    own = {"prompt": facts.prompt, "lower": facts.lower, "maximal_length": facts.maximal_length, "padding": feed.padding}
+    return shared | {"steps": steps} | own

@@ -37,7 +37,7 @@ from embedkit.tuning import head_of
 
 Kind = Literal["layers", "narrow", "static"]
 LAYERS = {"layers": 3, "narrow": 2}
-STEPS = {"layers": 600, "narrow": 3000, "static": 3000, "start": 600}
+STEPS = {"layers": 400, "narrow": 2000, "static": 2000, "start": 400}
 RATES = {"layers": 3e-4, "narrow": 1e-3, "static": 3e-3, "start": 3e-4}
 DIMENSION = 256
 """Numbers of a static student's vectors at most; Model2Vec's own."""
@@ -82,7 +82,7 @@ class Distil(Seeded):
     masking: MaskTexts = MaskTexts()
     """How the copies are made, but for how many."""
     steps: NonNegativeInt | None = None
-    """Steps of training; by default 600 for layers of the teacher and 3,000 for narrow and static students; 0 leaves a student as
+    """Steps of training; by default 400 for layers of the teacher and 2,000 for narrow and static students; 0 leaves a student as
     it starts: a teacher with layers dropped, or a static one that was only looked up."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of a vector's numbers that the head doesn't see in a step."""

@@ -198,6 +198,22 @@ def test_a_python_call_and_a_command_are_the_same_call(embed_kit, reviews):
     assert embed_kit("load-texts", reviews, "--seed", 4)[1] == f"{artifact}\n"
 
 
+def test_inputs_that_may_be_left_out_are_options(embed_kit, refused, monkeypatch, tmp_path):
+    out = help_of(embed_kit, monkeypatch, "distil")
+    assert "distil [OPTIONS] TEACHER DATASET\n" in out
+    assert re.search(r"--unlabelled +STR +more rows to learn from", out)
+    assert re.search(r"--start +STR +an encoder to start from", out)
+    (tmp_path / "goods.csv").write_text("size,label\n" + "".join(f"{row * 1.5},{'ab'[row % 2]}\n" for row in range(60)))
+    assert embed_kit("load-table", "goods.csv", "--label-column", "label")[0] == 0
+    assert embed_kit("make-control", "table/goods")[0] == 0
+    distil = ("distil", "encoder/goods-control", "table/goods")
+    assert "give start, an encoder for them that is smaller" in refused(*distil)[1]
+    assert "layers is not for one that starts from encoder/goods-control@" in refused(
+        *distil, "--start", "encoder/goods-control", "--layers", "2"
+    )[1]
+    assert "distil takes encoder or classifier as its start, but table/goods@" in refused(*distil, "--start", "table/goods")[1]
+
+
 def test_root_and_name_are_where_and_how_it_is_called(embed_kit, reviews, tmp_path, root):
     code, out, _ = embed_kit("load-texts", reviews, "--root", tmp_path / "other", "--name", "mine")
     assert code == 0 and [str(one) for one in list_artifacts(tmp_path / "other")] == [out.strip()] and not root.exists()

@@ -360,7 +360,7 @@ def test_the_identity_is_in_the_file_and_in_the_manifest_and_can_be_taken_again(
 
 
 def test_an_encoder_is_a_folder_that_opens_in_keras_alone(nested):
-    assert {file.path for file in nested.manifest.files} == {"model.keras", "encoder.json", "canaries.npz"}
+    assert {file.path for file in nested.manifest.files} == {"model.keras", "encoder.json", "canaries.npz", "README.md"}
     model = keras.saving.load_model(nested / "model.keras", safe_mode=True)
     expected = Encoder.open(nested).encode(list(PICTURES))
     assert model.predict(PICTURES.astype(np.float32), verbose=0) == pytest.approx(expected, rel=1e-5, abs=1e-4)
@@ -369,12 +369,13 @@ def test_an_encoder_is_a_folder_that_opens_in_keras_alone(nested):
 def test_a_text_encoder_holds_its_tokenizer(bert):
     from tokenizers import Tokenizer
 
-    assert {file.path for file in bert.manifest.files} == {"model.keras", "encoder.json", "canaries.npz", "tokenizer.json"}
+    files = {"model.keras", "encoder.json", "canaries.npz", "tokenizer.json", "README.md"}
+    assert {file.path for file in bert.manifest.files} == files
     assert Tokenizer.from_file(str(bert / "tokenizer.json")).encode("The cat").tokens == ["[CLS]", "the", "cat", "[SEP]"]
 
 
 def test_an_encoder_of_tables_holds_its_columns(goods):
-    files = {"model.keras", "encoder.json", "canaries.npz", "columns.json", "fitted.parquet"}
+    files = {"model.keras", "encoder.json", "canaries.npz", "columns.json", "fitted.parquet", "README.md"}
     assert {file.path for file in goods.manifest.files} == files
     stored = json.loads((goods / "encoder.json").read_text())
     assert (stored["modality"], stored["dimension"], stored["layer"]) == ("table", 6, "columns")

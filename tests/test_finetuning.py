@@ -225,7 +225,7 @@ def test_augmented_runs_repeat_and_are_other_runs(pictures, network, place):
     plain = fine_tune(pictures, network, FineTune(recipe="full", training=SHORT), name="plain")
     history = [json.loads((each / "history.json").read_text()) for each in (ours, plain)]
     assert [entry["loss"] for entry in history[0]] != [entry["loss"] for entry in history[1]]
-    again = fine_tune(*fresh(place / "augmented", pictures, network), changed)
+    again = fine_tune(*fresh(place / "augmented", pictures, network), changed, name="changed")
     assert files(again) == files(ours)
 
 

@@ -1,6 +1,7 @@
 """Feeds: rows become batches, every row once, and the caller can put vectors back in order."""
 
 import io
+import json
 from decimal import Decimal
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_a_text_that_is_longer_than_the_budget_has_a_batch_of_its_own():
     rows = [" ".join(["cat"] * (TOKENS_PER_BATCH + 100)), "cat"]
     sizes = [batch["token_ids"].shape for _, batch in TextFeed(tokenizer(), 2 * TOKENS_PER_BATCH).batches(rows)]
     assert sizes == [(1, TOKENS_PER_BATCH + 102), (1, 3)]
+
+
+def test_texts_without_any_token_are_padding_alone_beside_others_and_empty_by_themselves():
+    bare = Tokenizer.from_str(tokenizer().to_str())
+    bare = Tokenizer.from_str(json.dumps(json.loads(bare.to_str()) | {"post_processor": None}))
+    assert together(TextFeed(bare, 8), ["", "cat", "dog mat"]) == [[PAD, PAD], [CAT, PAD], [DOG, MAT]]
+    ((rows, batch),) = TextFeed(bare, 8).batches(["", "\u0301"])
+    assert rows.tolist() == [0, 1] and {array.shape for array in batch.values()} == {(2, 0)}
 
 
 def test_no_rows_make_no_batch():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from embedkit import Encoder, import_encoder, load_images, load_table, load_texts, make_control
 from embedkit.datasets import read_contents
-from embedkit.preparation import Prepared, load_pixels
+from embedkit.preparation import Joined, Prepared, load_pixels
 
 WORDS = "the a cat dog sat ran on mat moon red blue green".split()
 
@@ -139,6 +139,37 @@ def test_vectors_in_any_order_are_the_encoders(request, names, tmp_path):
     assert found[places] == pytest.approx(expected[places], abs=1e-5)
     left = np.setdiff1d(np.arange(rows), places)
     assert not found[left].any()
+
+
+# Several datasets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def more_texts(place):
+    (place / "more.csv").write_text("text\n" + "\n".join(f"{word} moon" for word in WORDS) + "\n")
+    return load_texts(place / "more.csv", root=place)
+
+
+def test_places_of_joined_datasets_count_on_from_one_to_the_next(texts, more_texts, bert, tmp_path):
+    parts = [Prepared(texts, bert.feed, np.array([3, 60]), tmp_path), Prepared(more_texts, bert.feed, np.arange(12), tmp_path)]
+    joined = Joined(parts, [70, 12], bert.feed)
+    expected = [fed(texts, bert)[60], fed(more_texts, bert)[0], fed(more_texts, bert)[11]]
+    batch = joined.batch(np.array([60, 70, 81]))
+    for line, row in enumerate(expected):
+        length = row["token_ids"].shape[1]
+        assert batch["token_ids"][line, :length].tolist() == row["token_ids"][0].tolist()
+        assert batch["padding_mask"][line].sum() == length == joined.lengths[[60, 70, 81][line]]
+    assert len(joined.lengths) == len(joined.tokens) == 82 and joined.signature(np.zeros(82)) is not None
+    assert sorted(joined.order(np.array([3, 60, 75, 80]), 4, 2)(0, 0).tolist()) == [0, 1, 2, 3]
+
+
+def test_pictures_of_joined_datasets_come_in_the_order_asked_for(pictures, network, tmp_path):
+    parts = [Prepared(pictures, network.feed, np.arange(n, 40), tmp_path / str(n)) for n in (0, 30)]
+    joined, expected = Joined(parts, [40, 40], network.feed), np.concatenate(fed(pictures, network))
+    found = joined.batch(np.array([75, 2, 39, 70]))
+    assert np.array_equal(found, expected[[35, 2, 39, 30]]) and found.dtype == np.float32
+    assert np.array_equal(joined.batch(np.array([79])), expected[[39]])
+    assert joined.lengths is None and joined.tokens is None and joined.signature(np.zeros(80)) is None
 
 
 # Orders -------------------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 from pydantic import PositiveInt
 
 from embedkit import progress
-from embedkit.artifacts import Artifact, Metric, Texts, Vectors, default_root, list_artifacts, scan
+from embedkit.artifacts import Artifact, Kinds, Metric, Texts, Vectors, default_root, list_artifacts, scan
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage, sync, write_json
@@ -288,6 +289,72 @@ def test_an_artifact_of_another_kind_is_refused_by_name(leaves):
         steep(tea)
     with pytest.raises(UserError, match=f"stir takes vectors as its vectors, but {tea} came"):
         stir(str(tea))
+
+
+# Inputs that may be left out, and kinds that depend on what came
+
+
+@stage(lambda inputs: inputs["brew"].manifest.kind, revision=1, name=lambda names, settings: "-with-".join(names.values()))
+def sweeten(out: Draft, brew: Artifact, settings: Settings = Settings(), *, sugar: Annotated[Artifact, Kinds(("brew",))] | None = None,
+            leaf: Source | None = None) -> Facts:
+    """Sweeten something.
+
+    Args:
+        brew: what is sweetened.
+        sugar: what with.
+        leaf: what is laid on top.
+    """
+    note("sweetens")
+    (out / "label.txt").write_text(f"{sugar is not None} {leaf is not None and leaf.path.read_text()}")
+    return Facts()
+
+
+def test_inputs_by_keyword_may_be_left_out(leaves):
+    signature = inspect.signature(sweeten)
+    assert list(signature.parameters) == ["brew", "settings", "sugar", "leaf", "name", "root"]
+    assert signature.parameters["sugar"].kind is inspect.Parameter.KEYWORD_ONLY and signature.parameters["sugar"].default is None
+    assert (list(sweeten.inputs), list(sweeten.optional)) == (["brew"], ["sugar", "leaf"])
+    tea = brew(leaves)
+    plain = sweeten(tea)
+    assert (plain / "label.txt").read_text() == "False False" and list(plain.inputs) == ["brew"]
+    assert plain == sweeten(tea, sugar=None, leaf=None) and plain.manifest.source is None
+
+
+def test_what_is_given_by_keyword_is_an_input_like_others(leaves, diary):
+    tea, sugar = brew(leaves), brew(leaves, Brew(seed=1), name="sugar")
+    plain, sweet = sweeten(tea), sweeten(tea, sugar=sugar)
+    assert plain.manifest.fingerprint != sweet.manifest.fingerprint
+    assert sweet.inputs == {"brew": tea, "sugar": sugar} and (sweet / "label.txt").read_text() == "True False"
+    assert [plain.manifest.name, sweet.manifest.name] == ["leaves", "leaves-with-sugar"]
+    assert sweeten(str(tea), sugar="brew/sugar") == sweeten(brew=tea, sugar=str(sugar)) == sweet
+    assert diary().count("sweetens") == 2
+    topped = sweeten(tea, leaf=leaves)
+    assert topped.manifest.source["text"] == str(leaves) and (topped / "label.txt").read_text() == "False camellia\nsinensis\n"
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        sweeten(tea, Settings(), sugar)
+
+
+def test_what_is_given_by_keyword_is_checked_as_others_are(leaves, tmp_path):
+    tea = brew(leaves)
+    with pytest.raises(UserError, match=f"sweeten takes brew as its sugar, but {(mixed := blend(tea))} came; give it one of those"):
+        sweeten(tea, sugar=mixed)
+    with pytest.raises(UserError, match="is no reference"):
+        sweeten(tea, sugar=np.zeros(3))
+    with pytest.raises(UserError, match="a lineage can't cross roots"):
+        sweeten(tea, sugar=brew(leaves, root=tmp_path / "other"))
+    damaged = brew(leaves, Brew(seed=2))
+    (damaged / "part-0.bin").write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{damaged}"):
+        sweeten(tea, sugar=damaged)
+
+
+def test_the_kind_may_depend_on_what_came(leaves, diary):
+    tea = brew(leaves)
+    found = [sweeten(tea), sweeten(blend(tea)), sweeten(pour(blend(tea)))]
+    assert [one.manifest.kind for one in found] == ["brew", "blend", "cup"]
+    assert [one.path.parent.parent.name for one in found] == ["brew", "blend", "cup"]
+    again = [sweeten(tea), sweeten(blend(tea)), sweeten(pour(blend(tea)))]
+    assert again == found and diary().count("sweetens") == 3
 
 
 def test_inputs_of_two_roots_are_refused_because_a_lineage_stays_in_one(leaves, tmp_path):

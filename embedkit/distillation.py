@@ -168,9 +168,9 @@ def distil(
         unlabelled: more rows to learn from, whatever their labels and splits; those equal to a test row are left out.
         start: an encoder to start from, instead of a student made from the teacher.
     """
-    _refuse(teacher, dataset, settings, unlabelled, start)
     opened = Teacher.open(teacher)
     modality = opened.loaded.facts.modality
+    _refuse(teacher, modality, settings, start)
     for given in (dataset, unlabelled):
         if given is not None and given.manifest.kind != modality:
             raise UserError(f"{teacher} takes {modality}, but {given} holds {given.manifest.kind}; give it {modality}")
@@ -201,12 +201,9 @@ def distil(
     return _beside(facts, twin, lesson)
 
 
-def _refuse(teacher: Artifact, dataset: Artifact, settings: Distil, unlabelled: Artifact | None, start: Artifact | None) -> None:
+def _refuse(teacher: Artifact, modality: str, settings: Distil, start: Artifact | None) -> None:
     """Stop at settings that contradict each other or the inputs."""
-    kind = settings.student
-    described = teacher if "modality" in teacher.manifest.details else teacher.inputs["vectors"]  # of a head alone
-    modality = described.manifest.details["modality"]
-    texts = modality == "texts"
+    kind, texts = settings.student, modality == "texts"
     if not start and not texts:
         what = f"{teacher} takes {modality}, of which no student is made"
         raise UserError(f"{what}; give start, an encoder for them that is smaller")

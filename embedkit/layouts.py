@@ -136,6 +136,12 @@ def _write_bert(folder: Path, encoder: Encoder, bert: berts.Bert, tokenizer: str
     from tokenizers import Tokenizer
 
     facts, shape = encoder.facts, bert.shape
+    words = Tokenizer.from_str(tokenizer).get_vocab()
+    special = {role: next((token for token in tokens if token in words), None) for role, tokens in SPECIAL.items()}
+    special = {role: token for role, token in special.items() if token}
+    if "pad_token" not in special:
+        lacks = f"the tokenizer of {encoder.name} has no token for padding ({' or '.join(SPECIAL['pad_token'])})"
+        raise UserError(f"{lacks}, without which sentence-transformers takes no two texts at once; {OTHERS}")
     named = {f"embeddings.{TABLES[part]}": table.get_weights() for part, table in bert.tables.items()}
     named["embeddings.LayerNorm"] = bert.norm.get_weights()
     for number, layer in enumerate(bert.layers):
@@ -156,9 +162,6 @@ def _write_bert(folder: Path, encoder: Encoder, bert: berts.Bert, tokenizer: str
     modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_sqrt_len_tokens": "other"}
     flags = {f"pooling_mode_{mode}": name == facts.pooling for mode, name in modes.items()}
     write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": shape.width} | flags)
-    words = Tokenizer.from_str(tokenizer).get_vocab()
-    special = {role: next((token for token in tokens if token in words), None) for role, tokens in SPECIAL.items()}
-    special = {role: token for role, token in special.items() if token}
     (folder / "tokenizer.json").write_text(fast(tokenizer, facts.maximal_length))
     # A named class, such as BertTokenizer, would build a tokenizer of its own from the vocabulary.
     whole = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": shape.positions}

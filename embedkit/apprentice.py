@@ -106,8 +106,8 @@ class Apprentice:
         return len(self.train)
 
     def _small(self) -> students.Small | None:
-        """A static student's model with a table of the tokens that occur."""
-        if self.student.projection is None or self.facts.layer != "token_vectors":
+        """The student with a table of the tokens that occur, where the teacher doesn't read the same ids in each step."""
+        if self.student.projection is None or self.weights.hidden or self.weights.attention:
             return None
         tokens = self.prepared.tokens or []
         padding = self.feed.padding if isinstance(self.feed, TextFeed) else 0

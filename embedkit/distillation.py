@@ -116,14 +116,14 @@ class Teacher:
         return cls(artifact, embedder, loaded, classifier, preprocessing_of(embedder, loaded))
 
     def outputs(self, vectors: np.ndarray) -> np.ndarray:
-        """What the head says of vectors, before softmax or sigmoid, or in the label's unit; (rows, outputs) float32.
+        """What the head says of vectors, before softmax or sigmoid, (rows, outputs) float32, or in the label's unit, float64.
 
         An encoder has no outputs.
         """
         if self.classifier is None:
             return np.empty((len(vectors), 0), np.float32)
         if self.classifier.facts.type == "number":
-            return self.classifier.of_vectors(vectors)[:, None].astype(np.float32)
+            return self.classifier.of_vectors(vectors)[:, None]
         return self.classifier.outputs_of(vectors)
 
     def head(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:

@@ -19,6 +19,8 @@ from embedkit.settings import UserError
 
 FREQUENT = 1e-3
 """Share of all tokens at which a token's vector counts half: a of SIF (Arora et al. 2017, openreview.net SyK00v5xx)."""
+TABLES = ("token_vectors", "token_embedding")
+"""Layers that hold a vector for each token: of static students, and of BERTs."""
 SAMPLE = 512
 """Texts from which the directions of hidden states are found; (tokens, width) of them are held at a time."""
 
@@ -150,7 +152,7 @@ def static(teacher: Encoder, tokenizer: str, dimension: int, vectors: np.ndarray
 
 @dataclass
 class Small:
-    """A static student whose table holds only the tokens that occur, as long as it learns: `seen`, (tokens,), ascending."""
+    """A student of texts whose table holds only the tokens that occur, as long as it learns: `seen`, (tokens,), ascending."""
 
     model: Any
     whole: Any
@@ -161,27 +163,38 @@ class Small:
         return inputs | {"token_ids": np.searchsorted(self.seen, inputs["token_ids"]).astype(np.int32)}
 
     def restore(self) -> None:
-        """Put what was learned into the whole table; tokens that don't occur keep their vectors."""
-        table = self.whole.get_layer("token_vectors")
-        (rows,) = table.get_weights()
-        rows[self.seen] = self.model.get_layer("token_vectors").get_weights()[0]
-        table.set_weights([rows])
+        """Put what was learned into the whole student; tokens that don't occur keep their vectors."""
+        for ours, theirs in zip(self.model.layers, self.whole.layers, strict=True):
+            if ours.name in TABLES:
+                (rows,) = theirs.get_weights()
+                rows[self.seen] = ours.get_weights()[0]
+                theirs.set_weights([rows])
+            elif ours.weights:
+                theirs.set_weights(ours.get_weights())
 
 
-def small(student: Student, seen: np.ndarray) -> Small:
-    """A static student that learns fast: of a vocabulary of 30,000 tokens most don't occur, and would be updated in each step."""
+def small(student: Student, seen: np.ndarray) -> Small | None:
+    """A student that learns faster to the same end: tokens that don't occur have no gradient, but are updated in each step.
+
+    Most of a small BERT's weights are those of its 30,000 tokens. None where the student has no table of tokens by itself.
+    """
     import keras
 
-    (rows,) = student.model.get_layer("token_vectors").get_weights()
+    if not any(layer.name in TABLES for layer in student.model.layers):
+        return None
 
     def same(layer: Any) -> Any:
         config = layer.get_config()
-        if layer.name == "token_vectors":
+        if layer.name in TABLES:
             config["input_dim"] = len(seen)
         return layer.__class__.from_config(config)
 
     model: Any = keras.models.clone_model(student.model, clone_function=same)
-    model.get_layer("token_vectors").set_weights([rows[seen]])
+    for ours, theirs in zip(model.layers, student.model.layers, strict=True):
+        if ours.name in TABLES:
+            ours.set_weights([theirs.get_weights()[0][seen]])
+        elif ours.weights:
+            ours.set_weights(theirs.get_weights())
     return Small(model, student.model, seen)
 
 

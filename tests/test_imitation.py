@@ -172,7 +172,7 @@ def test_the_parts_are_added_up_by_their_weights_and_unknown_labels_do_not_count
     import keras
 
     line, generator = Line(2, 2), keras.random.SeedGenerator(0)
-    targets = line.of(floats([2 * np.log(3), 0], [0, 0]), floats([0, 1], [0, 0]), np.array([1, 0]), floats([1, 0], [1, 0]))
+    targets = line.of(floats([2 * np.log(3), 0], [0, 0]), floats([0, 1], [1, 0]), np.array([1, 0]), floats([1, 0], [1, 0]))
     said = Said([0, 1, 0, 0], [1, 0, 0, 0])
     soft, labels, vectors = floats([4 * 0.130812, 0], [np.log(2), 0], [1, 0])
 
@@ -214,44 +214,39 @@ def bert(tmp_path_factory, tiny_bert):
     return Encoder.open(artifact), (artifact / "tokenizer.json").read_text()
 
 
-def watched_run(bert, count, given, width=None, **training):
-    """Mean losses of the training rows before and after some steps, by a student that is watched inside."""
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_inner_states_of_a_narrower_network_come_nearer_and_the_teacher_stays(bert, precision):
+    import tensorflow as tf
+
     teacher, tokenizer = bert
     engines.start_keras(0)
-    student = students.narrower(teacher, tokenizer, count, width, TEXTS)
-    watched = Watched(teacher, student.model, student.model)
-    line = Line(0, student.facts.dimension)
-    vectors = teacher.encode(TEXTS) @ student.projection
-    targets = line.of(np.empty((6, 0)), np.empty((6, 0)), np.zeros(6), vectors)
+    student = students.narrower(teacher, tokenizer, 1, 8, TEXTS)
+    watched, line = Watched(teacher, student.model, student.model), Line(0, 8)
+    targets = line.of(np.empty((6, 0)), np.empty((6, 0)), np.zeros(6), np.zeros((6, 8)))
     tokens = teacher.feed.tokens(TEXTS)
 
     def batch(chosen):
         return teacher.feed.padded([tokens[row] for row in chosen]), targets[chosen]
 
-    import tensorflow as tf
+    def parts(model):
+        inputs, _ = batch(np.arange(6))
+        _, *states = model(inputs, training=False)
+        each = [watched.losses(model, inputs, states, weights(**{name: 1.0})) for name in ("hidden", "attention")]
+        return np.mean(np.array(each), axis=1)
 
     inputs = {name: tf.TensorSpec([None, None], tf.int32) for name in ("token_ids", "padding_mask", "segment_ids")}
     rows = Rows(6, batch, np.arange(6), signature=(inputs, tf.TensorSpec([None, targets.shape[1]], tf.float32)))
-    step = step_of(None, line, weights(**given), watched, None)
+    step = step_of(None, line, weights(hidden=1.0, attention=1.0), watched, None)
     problem = Problem(watched.model, lambda targets, outputs: outputs, rows, rows, step=step)
-    settings = resolve(Training(batch_size=6, epochs=12, learning_rate=0.01, patience=None, **training), linear=False, epochs=1)
-    before = [variable.numpy() for variable in teacher.model.variables]
-    trainer = Trainer(problem, settings)
+    asked = Training(batch_size=6, epochs=12, learning_rate=0.01, patience=None, precision=precision)
+    before, first = parts(watched.model), [variable.numpy() for variable in teacher.model.variables]
+    trainer = Trainer(problem, resolve(asked, linear=False, epochs=1))
     run = fit(trainer, 0, None)
-    assert all(np.array_equal(old, new.numpy()) for old, new in zip(before, teacher.model.variables, strict=True))
-    return trainer, [entry["validation_loss"] for entry in run.history]
-
-
-@pytest.mark.parametrize("given", [{"hidden": 1.0}, {"attention": 1.0}], ids=["hidden", "attention"])
-def test_inner_states_of_a_narrower_network_come_nearer_and_the_teacher_stays(bert, given):
-    _, losses = watched_run(bert, 1, given, width=8)
-    assert losses[-1] < 0.9 * losses[0]
-
-
-def test_inner_states_count_where_the_loop_computes_in_bfloat16(bert):
-    trainer, losses = watched_run(bert, 2, {"hidden": 1.0, "attention": 1.0, "vectors": 1.0}, precision="bfloat16")
-    assert trainer.model.get_layer("transformer_layer_0").compute_dtype == "bfloat16" and losses[-1] < 0.9 * losses[0]
-    learned = zip(trainer.model.trainable_variables, trainer.problem.model.trainable_variables, strict=True)
+    assert (parts(watched.model) < 0.9 * before).all()
+    assert run.history[0]["loss"] == pytest.approx(before.sum(), rel=0.2)  # dropout, and fewer digits, change it a little
+    assert all(np.array_equal(old, new.numpy()) for old, new in zip(first, teacher.model.variables, strict=True))
+    assert trainer.model.get_layer(watched.last).compute_dtype == precision
+    learned = zip(trainer.model.trainable_variables, problem.model.trainable_variables, strict=True)
     assert {mine.dtype for pair in learned for mine in pair} == {"float32"}
 
 

@@ -260,6 +260,20 @@ def test_no_rows_have_no_predictions(opened):
     assert opened.predict([]) == [] and opened.probabilities([]).shape == (0, 2)
 
 
+def test_outputs_of_vectors_are_those_before_softmax_or_sigmoid_or_in_standard_deviations(opened, tagged, dated):
+    vectors = opened.encoder.encode(["the good film", "a bad cat", "moon"])
+    outputs = opened.outputs_of(vectors)
+    assert outputs.shape == (3, 2) and outputs.dtype == np.float32
+    shares = np.exp(outputs) / np.exp(outputs).sum(axis=1, keepdims=True)
+    assert shares == pytest.approx(opened.of_vectors(vectors), abs=1e-6)
+    several = Classifier.open(tagged)
+    assert 1 / (1 + np.exp(-several.outputs_of(vectors))) == pytest.approx(several.of_vectors(vectors), abs=1e-6)
+    number = Classifier.open(dated)
+    assert number.outputs_of(vectors).shape == (3, 1) and np.abs(number.outputs_of(vectors)).max() < 10
+    steps = np.diff(number.of_vectors(vectors)) / np.diff(number.outputs_of(vectors)[:, 0])
+    assert steps == pytest.approx(np.std(np.arange(6)), rel=0.1)  # so many seconds are one
+
+
 def test_more_rows_than_the_head_takes_at_once_stay_in_order(opened, monkeypatch):
     rows = [f"the {'good' if number % 3 else 'bad'} film" for number in range(20)]
     whole = opened.probabilities(rows)

@@ -163,13 +163,16 @@ def test_places_of_joined_datasets_count_on_from_one_to_the_next(texts, more_tex
     assert sorted(joined.order(np.array([3, 60, 75, 80]), 4, 2)(0, 0).tolist()) == [0, 1, 2, 3]
 
 
-def test_pictures_of_joined_datasets_come_in_the_order_asked_for(pictures, network, tmp_path):
-    parts = [Prepared(pictures, network.feed, np.arange(n, 40), tmp_path / str(n)) for n in (0, 30)]
-    joined, expected = Joined(parts, [40, 40], network.feed), np.concatenate(fed(pictures, network))
-    found = joined.batch(np.array([75, 2, 39, 70]))
-    assert np.array_equal(found, expected[[35, 2, 39, 30]]) and found.dtype == np.float32
-    assert np.array_equal(joined.batch(np.array([79])), expected[[39]])
-    assert joined.lengths is None and joined.tokens is None and joined.signature(np.zeros(80)) is None
+def test_pictures_of_joined_datasets_come_in_the_order_asked_for(place, pictures, network, tmp_path):
+    pq.write_table(pq.read_table(place / "pictures.parquet").take([38, 5, 11]), place / "few.parquet")
+    few = load_images(place / "few.parquet", root=place)
+    parts = [Prepared(few, network.feed, np.arange(3), tmp_path / "few")]
+    parts.append(Prepared(pictures, network.feed, np.arange(30, 40), tmp_path / "all"))
+    joined, expected = Joined(parts, [3, 40], network.feed), np.concatenate(fed(pictures, network))
+    found = joined.batch(np.array([38, 1, 42, 0, 33]))
+    assert np.array_equal(found, expected[[35, 5, 39, 38, 30]]) and found.dtype == np.float32
+    assert np.array_equal(joined.batch(np.array([2])), expected[[11]])
+    assert joined.lengths is None and joined.tokens is None and joined.signature(np.zeros(43)) is None
 
 
 # Orders -------------------------------------------------------------------------------------------------------------

@@ -53,5 +53,5 @@ export = flow_of(embedkit.export)
 
 FLOWS = [
     *(load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, cut_encoder),
-    *(embed, train_head, fine_tune, mask_texts, distil, compare_students, compare, build_index, export),
+    *(embed, train_head, fine_tune, mask_texts, distil, compare, compare_students, build_index, export),
 ]

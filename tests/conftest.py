@@ -25,7 +25,8 @@ WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot ver
 
 
 LONGEST = [
-    *("readme", "finetuning_killed", "interruption", "classifiers", "finetuning", "comparison_killed", "layers", "arms"),
+    *("readme", "finetuning_killed", "distillation_killed", "interruption", "classifiers", "finetuning", "distillation"),
+    *("comparison_killed", "layers", "arms"),
     *("findings", "comparison", "flows", "tuning", "trainer", "heads", "predicting", "training", "cli", "networks"),
     *("encoders", "stages"),
 ]

@@ -5,19 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedkit import Encoder, ImportEncoder, UserError, berts, engines, import_encoder
+from embedkit import Encoder, UserError, berts, engines, import_encoder
 
 TEXTS = ["the cat sat on the mat", "good film", "a red moon was very green and the dog ran", "bad"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("berts")
-
-
-@pytest.fixture(scope="module")
-def encoder(place, tiny_bert):
-    return Encoder.open(import_encoder(tiny_bert, root=place))
+def encoder(tmp_path_factory, tiny_bert):
+    return Encoder.open(import_encoder(tiny_bert, root=tmp_path_factory.mktemp("berts")))
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +47,25 @@ def test_the_shape_is_what_the_configuration_says(bert):
     }
 
 
-def test_an_encoder_that_is_cut_has_the_layers_below_the_cut(place, tiny_bert):
-    cut = Encoder.open(import_encoder(tiny_bert, ImportEncoder(layer="transformer_layer_0"), root=place))
-    found = berts.anatomy(cut.model, cut.name)
-    assert (found.shape.layers, len(found.layers)) == (1, 1)
+def cut(encoder, layer):
+    """The model of an encoder up to one of its layers."""
+    import keras
+
+    return keras.Model(encoder.model.input, encoder.model.get_layer(layer).output)
 
 
-def test_what_has_no_transformer_layers_is_no_bert(place, tiny_bert, nested_network):
-    embeddings = import_encoder(tiny_bert, ImportEncoder(layer="embeddings_layer_norm"), root=place)
-    for other in (embeddings, import_encoder(nested_network, root=place)):
-        loaded = Encoder.open(other)
-        with pytest.raises(UserError, match=f"^{other} is no BERT of transformer layers; give an encoder that is one$"):
-            berts.anatomy(loaded.model, loaded.name)
+def test_an_encoder_that_is_cut_has_the_layers_below_the_cut(encoder, bert):
+    found = berts.anatomy(cut(encoder, "transformer_layer_0"), "it")
+    assert found.shape == replace(bert.shape, layers=1) and found.layers == bert.layers[:1]
+
+
+def test_what_has_no_transformer_layers_is_no_bert(encoder):
+    import keras
+
+    pixels = keras.Input((8, 8, 3))
+    for model in (cut(encoder, "embeddings_layer_norm"), keras.Model(pixels, keras.layers.Conv2D(2, 3)(pixels))):
+        with pytest.raises(UserError, match="^encoder/it@1 is no BERT of transformer layers; give an encoder that is one$"):
+            berts.anatomy(model, "encoder/it@1")
 
 
 def test_a_new_one_has_the_shape_it_was_asked_for(fresh):

@@ -295,8 +295,14 @@ def test_an_artifact_of_another_kind_is_refused_by_name(leaves):
 
 
 @stage(lambda inputs: inputs["brew"].manifest.kind, revision=1, name=lambda names, settings: "-with-".join(names.values()))
-def sweeten(out: Draft, brew: Artifact, settings: Settings = Settings(), *, sugar: Annotated[Artifact, Kinds(("brew",))] | None = None,
-            leaf: Source | None = None) -> Facts:
+def sweeten(
+    out: Draft,
+    brew: Artifact,
+    settings: Settings = Settings(),
+    *,
+    sugar: Annotated[Artifact, Kinds(("brew",))] | None = None,
+    leaf: Source | None = None,
+) -> Facts:
     """Sweeten something.
 
     Args:

@@ -95,11 +95,10 @@ def test_fewer_layers_are_at_even_distances_with_the_last_one(place, teacher, to
     assert students._even(berts.Bert(bert.shape, {}, None, list(range(6))), 2, "it") == [0, 5]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "max"])
-def test_a_student_pools_and_normalises_as_its_teacher(tiny_bert, place, tokenizer, pooling):
-    other = Encoder.open(import_encoder(tiny_bert, ImportEncoder(pooling=pooling, normalise=False), root=place))
+def test_a_student_pools_and_normalises_as_its_teacher(tiny_bert, place, tokenizer):
+    other = Encoder.open(import_encoder(tiny_bert, ImportEncoder(pooling="cls", normalise=False), root=place))
     student = students.fewer_layers(other, tokenizer, 2)
-    assert (student.facts.pooling, student.facts.normalised) == (pooling, False)
+    assert (student.facts.pooling, student.facts.normalised) == ("cls", False)
     assert np.array_equal(opened(student).encode(TEXTS), other.encode(TEXTS))
 
 

@@ -23,7 +23,7 @@ from embedkit.training import Problem, Rows, resolve
 from embedkit.tuning import Joint, join
 
 LOOKS = 10
-"""Times that a run looks at its validation rows."""
+"""Times that a run looks at its validation rows at most; as many as divide its steps."""
 SCALED_BY = 2048
 """Rows whose vectors the scaling of the head is taken from at most."""
 
@@ -208,9 +208,10 @@ class Apprentice:
 
     def learn(self, out: Draft, settings: Training, steps: int, rate: float) -> Learned:
         """Run so many steps, and leave the result in the student."""
-        size = max(1, steps // LOOKS) * settings.batch_size
+        looks = max(each for each in range(1, LOOKS + 1) if steps % each == 0)
+        size = steps // looks * settings.batch_size
         asked = settings.model_copy(update={"schedule": "cosine" if settings.schedule == "auto" else settings.schedule})
-        training = resolve(asked, linear=False, epochs=max(1, min(LOOKS, steps)), rate=rate)
+        training = resolve(asked, linear=False, epochs=looks, rate=rate)
         order = self.prepared.order(self.train, size, training.batch_size)
         learned = learn(out, self.problem(order), training, self.seed)
         if self.small:

@@ -5,6 +5,7 @@ without the teacher; the student as it starts, such as a teacher with layers dro
 width; and words counted under a linear model. Speeds are those of one core.
 """
 
+import shlex
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from embedkit.datasets import read_contents, read_rows
 from embedkit.distillation import LAYERS, Distil, Kind, Teacher, distil, lesson_of, likeness, standardised
 from embedkit.embedding import embed, read_vectors
 from embedkit.lessons import Lesson
-from embedkit.settings import Seeded, UserError
+from embedkit.settings import Seeded, Settings, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.students_page import write_report
 from embedkit.tasks import MAIN
@@ -97,7 +98,8 @@ def compare_students(
         "lineage": [[str(one), role] for role, one in lineage.items() if one is not None],
     }
     chosen = recommended(models, settings.keep)
-    command = f"embedkit distil {teacher} {dataset} --student {chosen}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
+    command = f"embedkit distil {teacher} {dataset}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
+    command += f" {as_options(_settings_of(chosen, settings), Distil())}" if chosen else ""
     found |= {"recommended": chosen, "command": command if chosen else None}
     found |= {"verdict": sentence(models, chosen, found["measure"], settings.keep)}
     write_json(out / "results.json", found)
@@ -256,10 +258,24 @@ def _timed(
     return out.decide("speeds", timed)
 
 
-def recommended(models: list[dict[str, Any]], keep: float) -> str | None:
+def recommended(models: list[dict[str, Any]], keep: float) -> Any:
     """The fastest student that keeps enough; None where none does."""
     able = [one for one in models if one["role"] == "student" and one["kept"]["value"] >= keep]
     return max(able, key=lambda one: one["speedup"]["median"])["name"] if able else None
+
+
+def as_options(given: Settings, usual: Settings, prefix: str = "") -> str:
+    """Settings as a command line gives them: those that are not as usual, groups dotted."""
+    words = []
+    for name, value in given:
+        default, option = getattr(usual, name), f"--{prefix}{name.replace('_', '-')}"
+        if isinstance(value, Settings):
+            words.append(as_options(value, default, f"{prefix}{name.replace('_', '-')}."))
+        elif value != default and isinstance(value, bool):
+            words.append(option if value else f"--{prefix}no-{name.replace('_', '-')}")
+        elif value != default:
+            words.append(f"{option} {shlex.quote(str(value))}")
+    return " ".join(word for word in words if word)
 
 
 def sentence(models: list[dict[str, Any]], chosen: str | None, measure: str, keep: float) -> str:

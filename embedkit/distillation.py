@@ -42,8 +42,10 @@ RATES = {"layers": 3e-4, "narrow": 1e-3, "static": 3e-3, "start": 3e-4}
 DIMENSION = 256
 """Numbers of a static student's vectors at most; Model2Vec's own."""
 HELD_OUT_SHARE = 0.05
-PAIRS = 5000
-"""Pairs of test rows whose similarities are ranked."""
+PAIRS, RESAMPLES = 5000, 100
+"""Pairs of test rows whose similarities are ranked, and how often rows are drawn anew for the standard error."""
+LEAST = 3
+"""Test rows without which similarities say nothing."""
 
 
 class Distil(Seeded):
@@ -208,6 +210,7 @@ def _refuse(teacher: Artifact, modality: str, settings: Distil, start: Artifact 
         what = f"{teacher} takes {modality}, of which no student is made"
         raise UserError(f"{what}; give start, an encoder for them that is smaller")
     for name, given, fits in (
+        ("student", settings.student != Distil().student, not start),
         ("layers", settings.layers, not start and kind in LAYERS),
         ("width", settings.width, not start and kind in ("narrow", "static")),
         ("hidden", settings.hidden, not start and kind in LAYERS),
@@ -227,8 +230,15 @@ def _refuse(teacher: Artifact, modality: str, settings: Distil, start: Artifact 
         raise UserError("no part of the loss has a weight; give soft, labels, vectors, hidden, attention or contrast one")
     if settings.training.epochs is not None:
         raise UserError("steps says how long a student learns; give that and leave training.epochs out")
+    if settings.training.monitor != "loss":
+        came = settings.training.monitor
+        raise UserError(f"a student's run is measured by its loss alone, not by {came}; leave training.monitor out")
     if settings.masking.copies != MaskTexts().copies:
         raise UserError("copies says how many copies are made; give that and leave masking.copies out")
+    if settings.masking.seed:
+        raise UserError("seed draws the copies too; give that and leave masking.seed out")
+    if settings.copies and not taught(settings, teacher.manifest.kind):
+        raise UserError("copies have no label, so without a teacher nothing is learned from them; leave copies out")
 
 
 def lesson_of(teacher: Teacher, dataset: Artifact, rows: pa.Table, seed: int) -> tuple[Lesson, np.ndarray]:
@@ -238,8 +248,9 @@ def lesson_of(teacher: Teacher, dataset: Artifact, rows: pa.Table, seed: int) ->
     plain = TrainHead(seed=seed)
     if teacher.classifier is None:
         held, test = np.flatnonzero(split == "validation"), np.flatnonzero(split == "test")
-        if len(train) < 2 or not len(test):
-            raise UserError(f"{dataset} has {len(train)} train and {len(test)} test rows; load it with a split that has both")
+        if len(train) < 2 or len(test) < LEAST:
+            counts = f"{len(train)} train and {len(test)} test rows"
+            raise UserError(f"{dataset} has {counts}; two and {LEAST} are needed at least, so load more, or with another split")
         if not len(held):
             drawn = splits.draw(ids[train], HELD_OUT_SHARE, 0, seed) == 1
             drawn[0] |= not drawn.any()
@@ -381,16 +392,24 @@ def likeness(ours: np.ndarray, theirs: np.ndarray, seed: int) -> dict[str, Metri
         seed: of the pairs.
     """
     ours, theirs = unit_length(ours), unit_length(theirs)
-    random = np.random.default_rng(seed)
-    left, right = random.integers(0, len(ours), (2, PAIRS))
-    left, right = left[left != right], right[left != right]
-    seen = [(each[left] * each[right]).sum(axis=1) for each in (ours, theirs)]
-    return {"similarity": metrics.bootstrapped(lambda one, other: _correlation(one, other), *seen)}
+    random, rows = np.random.default_rng(seed), len(ours)
+    left, right = random.integers(0, rows, (2, PAIRS))
+
+    def correlation(chosen: np.ndarray) -> float:
+        one, other = chosen[left], chosen[right]
+        one, other = one[one != other], other[one != other]
+        return _correlation(*((each[one] * each[other]).sum(axis=1) for each in (ours, theirs)))
+
+    resampled = [correlation(random.integers(0, rows, rows)) for _ in range(RESAMPLES)]  # rows, since pairs share them
+    value = correlation(np.arange(rows))
+    return {"similarity": Metric(value=value, n=rows, standard_error=float(np.nanstd(resampled, ddof=1)))}
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
+    if len(one) < 2 or one.min() == one.max() or other.min() == other.max():
+        return float("nan")  # a draw of few rows may hold one pair alone
     found: Any = spearmanr(one, other)
     return float(found.statistic)
 

@@ -278,6 +278,16 @@ def test_what_is_alike_ranks_alike_whatever_the_dimension():
     assert abs(likeness(other, vectors, 0)["similarity"].value) < 0.2
 
 
+def test_the_error_of_similarities_is_that_of_rows_not_of_pairs():
+    random = np.random.default_rng(0)
+    values = []
+    for _ in range(30):
+        vectors = random.normal(size=(40, 4)).astype(np.float32)
+        values.append(likeness(vectors + 0.8 * random.normal(size=vectors.shape), vectors, 0)["similarity"])
+    spread, said = np.std([each.value for each in values]), np.mean([each.standard_error for each in values])
+    assert 0.5 < said / spread < 2 and values[0].n == 40
+
+
 def test_rows_need_no_label_and_no_validation_row(place, lines, bert):
     bare = [{"text": line["text"], "split": "test" if line["split"] == "test" else "train"} for line in lines]
     rows = load("bare.parquet", place, bare, validation_share=0)
@@ -493,7 +503,10 @@ def test_the_same_call_in_another_root_gives_the_same_bytes_and_another_seed_oth
         ({"contrast": 1.0}, "^contrast is for encoders, but classifier/tuned@.* is a classifier; take labels instead$"),
         ({"soft": 0, "vectors": 0}, "^no part of the loss has a weight; give soft, labels, vectors, hidden, attention or contrast"),
         ({"training": Training(epochs=3)}, "^steps says how long a student learns; give that and leave training.epochs out$"),
+        ({"training": Training(monitor="accuracy")}, "^a student's run is measured by its loss alone, not by accuracy; leave"),
         ({"masking": MaskTexts(copies=3)}, "^copies says how many copies are made; give that and leave masking.copies out$"),
+        ({"masking": MaskTexts(seed=3)}, "^seed draws the copies too; give that and leave masking.seed out$"),
+        ({"soft": 0, "vectors": 0, "labels": 1, "copies": 2}, "^copies have no label, so without a teacher nothing is learned"),
     ],
 )
 def test_settings_that_contradict_each_other_or_the_inputs_are_refused(tuned, reviews, settings, words):
@@ -543,7 +556,8 @@ def test_rows_without_labels_or_without_test_rows_are_refused(place, clerk, colu
         distil(clerk, none, SHORT, start=columns)
     (place / "train.csv").write_text("text\n" + "\n".join(WORDS[:9]) + "\n")
     rows = load_texts(place / "train.csv", LoadTexts(test_share=0, validation_share=0), root=place)
-    with pytest.raises(UserError, match=f"^{rows} has 9 train and 0 test rows; load it with a split that has both$"):
+    words = "two and 3 are needed at least, so load more, or with another split$"
+    with pytest.raises(UserError, match=f"^{rows} has 9 train and 0 test rows; {words}"):
         distil(bert, rows)
 
 

@@ -287,7 +287,7 @@ def sentence(models: list[dict[str, Any]], chosen: str | None, measure: str, kee
     said = f"{_share(one)} of {what} at {one['speedup']['median']:.3g} times its speed on one core"
     first = f"The student of {one['title']} keeps {said}."
     if chosen is None:
-        first = f"No student keeps {100 * keep:.0f} %: the nearest, of {one['title']}, keeps {said}."
+        first = f"No student keeps {100 * keep:.3g} %: the nearest, of {one['title']}, keeps {said}."
     gain = one["kept"]["value"] - twin["kept"]["value"]
     clear = gain > 2 * np.hypot(one["kept"]["error"], twin["kept"]["error"])
     words = "" if clear else ", no clear difference: the teacher may have brought nothing"

@@ -21,6 +21,7 @@ from PIL import Image
 SHARED = Path(__file__).parents[2] / "shared"
 CHROMIUM = shutil.which("chromium")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # tests run on two workers: with more threads they would only wait
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot very not is was and of it".split()
 
 

@@ -219,6 +219,7 @@ def test_so_many_labels_per_class_are_what_is_learned_and_recorded(pictures, net
     assert found.manifest.details["fitted"] == len(pq.read_table(found / "fitted.parquet")) == 12
 
 
+@pytest.mark.slow
 def test_augmented_runs_repeat_and_are_other_runs(pictures, network, place):
     changed = FineTune(recipe="full", augment=("flip", "brightness"), mixup=0.2, cut_mix=0.5, label_smoothing=0.1, training=SHORT)
     ours = fine_tune(pictures, network, changed, name="changed")

@@ -395,6 +395,7 @@ def test_mixed_rows_with_weights_are_refused(rare):
 # Noise, seeds, epochs -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mixing_and_swapping_keep_a_large_head_from_learning_few_rows_by_heart(place):
     inputs, labels = clouds(240, 2, apart=1.2)
     few = vectors_of(dataset(place / "few.tsv", inputs, labels, root=place))
@@ -835,6 +836,7 @@ def test_a_head_on_minilm_is_as_good_as_scikit_learns_on_sst2():
     assert ours.value > 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_head_on_mobilenet_is_as_good_as_scikit_learns_on_hymenoptera():
     pictures = load_images(SHARED / "data" / "hymenoptera", LoadImages())

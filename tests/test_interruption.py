@@ -166,6 +166,7 @@ def files(artifact):
     return {path.name: path.read_bytes() for path in artifact.path.rglob("*") if path.is_file() and path.name != "manifest.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAST)
 def test_a_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(roots, history, kind):
     ours, theirs = (Artifact.open(f"{kind}/{LAST[kind]}", root).check() for root in roots)

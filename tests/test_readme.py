@@ -15,8 +15,14 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def slowly(block):
+    """A block as a test, which is slow where a network of real size learns."""
+    learns = "fine-tune" in block or "distil" in block
+    return pytest.param(block, marks=pytest.mark.slow if learns else (), id=block.split("embedkit ")[-1].split()[0])
+
+
 @pytest.mark.shared
-@pytest.mark.parametrize("block", [block for block in blocks("sh") if "pip install" not in block])
+@pytest.mark.parametrize("block", [slowly(block) for block in blocks("sh") if "pip install" not in block])
 def test_every_shell_block_runs(block, tmp_path):
     networks = {
         "MINILM": str(SHARED / "models/all-MiniLM-L6-v2"),
@@ -26,7 +32,7 @@ def test_every_shell_block_runs(block, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | networks, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if "distil" in block:
-        assert re.search("^export/minilm-layers@", done.stdout, re.MULTILINE) and "twin" in done.stdout
+        assert re.search("^export/minilm-layers-sentence-transformers@", done.stdout, re.MULTILINE) and "twin" in done.stdout
     elif "compare" in block:
         assert re.search("^report/films-minilm@", done.stdout, re.MULTILINE) and "good\t" in done.stdout
     elif "search" in block:

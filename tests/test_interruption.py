@@ -31,6 +31,8 @@ from embedkit import (
 )
 from embedkit.autoencoder import ConvNet
 
+pytestmark = pytest.mark.slow  # each makes a whole chain of stages, kills it and makes it again
+
 WORDS = "the a cat dog sat ran on mat moon red blue green".split()
 PARTS = 12
 LONG = Training(batch_size=16, patience=None, checkpoint_share=1, average=0.9, schedule="cosine")
@@ -166,7 +168,6 @@ def files(artifact):
     return {path.name: path.read_bytes() for path in artifact.path.rglob("*") if path.is_file() and path.name != "manifest.json"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", LAST)
 def test_a_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(roots, history, kind):
     ours, theirs = (Artifact.open(f"{kind}/{LAST[kind]}", root).check() for root in roots)
@@ -228,7 +229,6 @@ def run_long(stage, root):
     return pretrain_autoencoder("images/photos", PAINTER.model_copy(update={"training": longer}), root=root)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train_head", "pretrain_autoencoder"])
 def test_a_training_stage_killed_at_ten_random_moments_ends_with_the_bytes_of_an_undisturbed_one(roots, stage):
     disturbed, undisturbed = roots

@@ -17,7 +17,7 @@ def blocks(language):
 
 def slowly(block):
     """A block as a test, which is slow where a network of real size learns."""
-    learns = "fine-tune" in block or "distil" in block
+    learns = "fine-tune" in block or "distil" in block or "train-head" in block
     return pytest.param(block, marks=pytest.mark.slow if learns else (), id=block.split("embedkit ")[-1].split()[0])
 
 

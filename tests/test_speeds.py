@@ -31,6 +31,7 @@ def test_who_sleeps_is_slower(monkeypatch):
     assert slow["rows_per_second"] < 3 / 0.02
 
 
+@pytest.mark.slow
 def test_artifacts_are_measured_in_a_process_of_their_own(tiny_bert):
     whole = import_encoder(str(tiny_bert))
     short = import_encoder(str(tiny_bert), ImportEncoder(layer="transformer_layer_0"))

@@ -284,6 +284,7 @@ def test_a_head_says_whose_vectors_it_reads_and_a_fine_tuned_classifier_that_it_
     assert "Commands that take an encoder take it too, for its encoder." in own and "where its encoder lies" not in own
 
 
+@pytest.mark.slow
 def test_the_programs_and_commands_on_a_card_run(bert, head, place, reviews, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("EMBEDKIT_ARTIFACTS", str(place))
     (tmp_path / "FILE.csv").write_text("text,more\nthe cat,1\na dog,2\n")
@@ -449,7 +450,7 @@ def test_a_note_that_holds_a_time_stays_in_the_manifest(reviews, bert, tmp_path,
     (again,) = copied(tmp_path / "root", vectors, *vectors.ancestors())[:1]
     again = train_head(again, settings, name="waiting")
     longer, waiting = found.manifest.notes
-    assert waiting != again.manifest.notes[1] and "of the steps' time was spent waiting for rows" in waiting
+    assert re.search(r"of the steps' time was spent waiting for rows.*here [\d.]+ ms", waiting)  # another one in each run
     assert longer[1:] in text_of(found) and "waiting for rows" not in text_of(found)
     assert text_of(again) == text_of(found)
 

@@ -1,9 +1,9 @@
 """Cards: what an encoder or a classifier is, as a page that people read beside it, in the form of the Hugging Face Hub.
 
 A card is `README.md` in the artifact's folder: Markdown below a header of YAML. It says what the manifest says, and of that
-only what repeats with the call: no time, no version, no path, no machine, so that its bytes repeat as those of every file do. Nothing in
-it is particular to a stage. Names, labels and notes may be anyone's: none gets into the text but through `plain` or `literal`,
-none into the header but in quotes.
+only what repeats with the call: no time, no version, no path, no machine, so that its bytes repeat as those of every file do.
+Nothing in it is particular to a stage. Names, labels and notes may be anyone's: none gets into the text but through `plain` or
+`literal`, none into the header but in quotes.
 """
 
 import json

@@ -48,8 +48,8 @@ class Apprentice:
     Args:
         out: the draft, beside which inputs are kept.
         teacher: its encoder, for hidden states.
-        head: (outputs + 1, dimension of the teacher) kernel and bias of the teacher's head; None for an encoder or where the head
-            isn't linear.
+        head: kernel, (dimension of the teacher, outputs), and bias, (outputs,), of the teacher's head; None for an encoder, or
+            where the head isn't linear.
         student: at its first weights.
         sources: what is learned from; the first one is the dataset of the lesson.
         lesson: which of its rows stop and test, and the task.

@@ -14,9 +14,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from embedkit import speeds, students
 from embedkit.arms import measure_of, parts_of, words
-from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
+from embedkit.artifacts import Artifact, EncoderArtifact, Metric, Texts
 from embedkit.datasets import read_contents, read_rows
-from embedkit.distillation import LAYERS, Distil, Kind, Teacher, distil, lesson_of, likeness, standardised
+from embedkit.distillation import LAYERS, Distil, Kind, Teacher, distil, lesson_of, likeness, standardised, taught
 from embedkit.embedding import embed, read_vectors
 from embedkit.lessons import Lesson
 from embedkit.settings import Seeded, Settings, UserError
@@ -53,10 +53,10 @@ def _called(names: dict[str, str], settings: CompareStudents) -> str:
 def compare_students(
     out: Draft,
     teacher: EncoderArtifact,
-    dataset: Dataset,
+    dataset: Texts,
     settings: CompareStudents = CompareStudents(),
     *,
-    unlabelled: Dataset | None = None,
+    unlabelled: Texts | None = None,
 ) -> Facts:
     """Make students of a teacher, and measure what each keeps of it, at which speed, beside its controls.
 
@@ -65,7 +65,7 @@ def compare_students(
         dataset: texts, with labels where the teacher is a classifier.
         unlabelled: more texts to learn from.
     """
-    _refuse(settings)
+    _refuse(teacher, settings)
     made = {}
     for kind in dict.fromkeys(settings.students):
         wanted = _settings_of(kind, settings)
@@ -107,13 +107,15 @@ def compare_students(
     return _facts(found, len(lesson.test))
 
 
-def _refuse(settings: CompareStudents) -> None:
+def _refuse(teacher: Artifact, settings: CompareStudents) -> None:
     if not settings.students:
         raise UserError("there is no student to compare; give students at least one of layers, narrow and static")
     for name in ("student", "seed", "twin", "steps"):
         value = getattr(settings.distil, name)
         if value != Distil.model_fields[name].default and not (name == "steps" and value):
             raise UserError(f"distil.{name} is decided by the comparison; leave it out")
+    if not taught(settings.distil, teacher.manifest.kind):
+        raise UserError("nothing of the teacher's answers counts, so all would be twins; give distil.soft or distil.vectors a weight")
 
 
 def _settings_of(kind: Kind, settings: CompareStudents) -> Distil:
@@ -160,7 +162,7 @@ def _models(
         what = f"the {narrow} main directions of the teacher's vectors, nothing trained"
         cut = quality.cut(students.directions(vectors[lesson.train], narrow))
         found.append(_model("pca", f"teacher cut to {narrow}", what, "control", None, cut) | size | {"speed_of": "teacher"})
-    if teacher.classifier is not None and dataset.manifest.kind == "texts":
+    if teacher.classifier is not None:
         texts = np.array(read_contents(dataset, 0, dataset.manifest.rows or 0)["text"].to_pylist(), object)
         trial = words(lesson.task, texts, lesson, settings.seed)
         what = "words and pairs of words, weighed, under a linear model; no network"
@@ -274,7 +276,8 @@ def as_options(given: Settings, usual: Settings, prefix: str = "") -> str:
         elif value != default and isinstance(value, bool):
             words.append(option if value else f"--{prefix}no-{name.replace('_', '-')}")
         elif value != default:
-            words.append(f"{option} {shlex.quote(str(value))}")
+            each = value if isinstance(value, tuple) else (value,)
+            words += [f"{option} {shlex.quote(str(one))}" for one in each]
     return " ".join(word for word in words if word)
 
 

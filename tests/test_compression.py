@@ -75,6 +75,7 @@ def test_the_same_call_again_is_the_same_report(compared):
         (CompareStudents(students=()), "^there is no student to compare; give students at least one of layers, narrow and static$"),
         (CompareStudents(distil=Distil(student="narrow")), "^distil.student is decided by the comparison; leave it out$"),
         (CompareStudents(distil=Distil(twin=False)), "^distil.twin is decided by the comparison; leave it out$"),
+        (CompareStudents(distil=Distil(soft=0, vectors=0, labels=1)), "^nothing of the teacher's answers counts, so all"),
         (CompareStudents(distil=Distil(steps=0)), "^distil.steps is decided by the comparison; leave it out$"),
     ],
 )
@@ -116,6 +117,8 @@ def test_a_verdict_says_what_the_twin_keeps_and_whether_the_teacher_helped():
 
 
 def test_settings_as_options_are_those_that_are_not_as_usual():
-    given = Distil(student="narrow", copies=10, twin=False, training=Training(batch_size=32))
-    assert as_options(given, Distil()) == "--student narrow --copies 10 --no-twin --training.batch-size 32"
+    training = Training(batch_size=32, layer_rates=("first=0.1", "token*=0"))
+    said = as_options(Distil(student="narrow", copies=10, twin=False, training=training), Distil())
+    rates = "--training.layer-rates first=0.1 --training.layer-rates 'token*=0'"
+    assert said == f"--student narrow --copies 10 --no-twin --training.batch-size 32 {rates}"
     assert as_options(Distil(), Distil()) == ""

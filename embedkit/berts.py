@@ -82,11 +82,17 @@ def _activation(function: Any) -> str:
 
 def build(shape: Shape, dropout: float = 0.1) -> tuple[Any, Any]:
     """An untrained BERT without a pooler: its Keras inputs, and its last tokens, (texts, length, width)."""
+    made = backbone(shape, dropout)
+    return made.input, made.transformer_layers[-1].output
+
+
+def backbone(shape: Shape, dropout: float = 0.1) -> Any:
+    """An untrained BERT of keras-hub, which computes what the shape says, but doesn't keep activation and epsilon when saved."""
     import keras
     import keras_hub
     from keras_hub.src.utils.keras_utils import gelu_approximate
 
-    backbone: Any = keras_hub.models.BertBackbone(
+    made: Any = keras_hub.models.BertBackbone(
         vocabulary_size=shape.vocabulary,
         num_layers=shape.layers,
         num_heads=shape.heads,
@@ -95,14 +101,24 @@ def build(shape: Shape, dropout: float = 0.1) -> tuple[Any, Any]:
         dropout=dropout,
         max_sequence_length=shape.positions,
         num_segments=shape.segments,
+        name="bert_backbone",
     )
     curve = gelu_approximate if shape.activation == "gelu_approximate" else keras.activations.get(shape.activation)
-    backbone.get_layer(NORM).epsilon = shape.epsilon
-    for layer in backbone.transformer_layers:
+    made.get_layer(NORM).epsilon = shape.epsilon
+    for layer in made.transformer_layers:
         layer.activation = layer._feedforward_intermediate_dense.activation = curve
         layer.layer_norm_epsilon = shape.epsilon
         layer._self_attention_layer_norm.epsilon = layer._feedforward_layer_norm.epsilon = shape.epsilon
-    return backbone.input, backbone.transformer_layers[-1].output
+    return made
+
+
+def copy(theirs: Bert, ours: Bert, layers: list[Any]) -> None:
+    """Give a BERT the tables and the norm of another one of its width, and as many of its layers, in order."""
+    for part, table in ours.tables.items():
+        table.set_weights(theirs.tables[part].get_weights())
+    ours.norm.set_weights(theirs.norm.get_weights())
+    for own, given in zip(ours.layers, layers, strict=True):
+        assign(own, weights(given))
 
 
 def parts(layer: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _refuse(teacher: Artifact, settings: CompareStudents) -> None:
         if value != Distil.model_fields[name].default and not (name == "steps" and value):
             raise UserError(f"distil.{name} is decided by the comparison; leave it out")
     if not taught(settings.distil, teacher.manifest.kind):
-        raise UserError("nothing of the teacher's answers counts, so all would be twins; give distil.soft or distil.vectors a weight")
+        raise UserError("nothing of the teacher's answers counts, so all are twins; give distil.soft or distil.vectors a weight")
 
 
 def _settings_of(kind: Kind, settings: CompareStudents) -> Distil:
@@ -182,6 +182,10 @@ def _bytes(artifact: Artifact) -> int:
     return sum(file.bytes for file in artifact.manifest.files if file.path.rsplit("/", 1)[-1] in kept)
 
 
+def _pair(found: Metric) -> dict[str, Any]:
+    return {"value": found.value, "error": found.standard_error}
+
+
 class _Quality:
     """Measures on the test rows, each beside the teacher's."""
 
@@ -220,9 +224,8 @@ class _Quality:
         return self._alike(likeness(short, self.vectors, self.seed)["similarity"], None)
 
     def _alike(self, similarity: Metric, cosine: Metric | None) -> dict[str, Any]:
-        near = {"value": cosine.value, "error": cosine.standard_error} if cosine else None
-        value = {"value": similarity.value, "error": similarity.standard_error}
-        return value | {"kept": dict(value), "agreement": near, "ece": None, "log_loss": None}
+        near = _pair(cosine) if cosine else None
+        return _pair(similarity) | {"kept": _pair(similarity), "agreement": near, "ece": None, "log_loss": None}
 
     def of(self, predicted: np.ndarray) -> dict[str, Any]:
         """Measures of predictions: (rows, ...) as `Task.predict` gives them."""
@@ -232,11 +235,7 @@ class _Quality:
         ratios = self.resampled / np.maximum(resampled, 1e-12) if self.task.kind == "number" else resampled / self.resampled
         share = whole / max(value, 1e-12) if self.task.kind == "number" else value / max(whole, 1e-12)
         others = self.task.measure(self.test, predicted)
-        agreement = None
-        if self.task.kind != "number":
-            same = self.task.decided(predicted) == self.task.decided(self.said)
-            same = (same if same.ndim == 1 else same.all(axis=1)).astype(float)
-            agreement = {"value": float(same.mean()), "error": float(same.std(ddof=1) / np.sqrt(len(same)))}
+        agreement = None if self.task.kind == "number" else _pair(self.task.agreement(predicted, self.said))
         return {
             "value": value,
             "error": float(resampled.std(ddof=1)),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from embedkit import engines, metrics, splits, students
 from embedkit.apprentice import Apprentice, Transfer, linear_head
@@ -19,7 +19,7 @@ from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.classifiers import facts_of, save_classifier
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import embed, read_vectors
-from embedkit.encoders import HALF, PREPROCESSING, Encoder, encoder_folder, feed, save_encoder
+from embedkit.encoders import HALF, Encoder, embedder_of, feed, save_encoder
 from embedkit.imitation import Weights
 from embedkit.index import unit_length
 from embedkit.leaks import record_fitted, refuse_leaks
@@ -28,7 +28,7 @@ from embedkit.lessons import Lesson, TrainHead, assign
 from embedkit.masking import MaskTexts, mask_texts
 from embedkit.predicting import Classifier
 from embedkit.preparation import Prepared
-from embedkit.settings import Seeded, UserError
+from embedkit.settings import UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.students import Student
 from embedkit.tasks import MAIN, Task
@@ -48,7 +48,7 @@ LEAST = 3
 """Test rows without which similarities say nothing."""
 
 
-class Distil(Seeded):
+class Distil(Weights):
     """How a student learns from a teacher."""
 
     student: Kind = "layers"
@@ -58,26 +58,6 @@ class Distil(Seeded):
     """Transformer layers of the student; by default 3 of the teacher's, or 2 narrow ones."""
     width: PositiveInt | None = None
     """Width of a narrow student's tokens, by default half the teacher's; numbers of a static one's vectors, by default 256."""
-    temperature: PositiveFloat = 2.0
-    """Softens both distributions before they are compared; 1 leaves them. Hinton et al. 2015, arXiv:1503.02531."""
-    soft: NonNegativeFloat = 1.0
-    """Weight of the teacher's outputs, for teachers that are classifiers: the divergence between the softened distributions, times
-    the temperature squared (Hinton et al. 2015)."""
-    labels: NonNegativeFloat = 0.0
-    """Weight of the labels themselves, on rows that have one."""
-    vectors: NonNegativeFloat = 1.0
-    """Weight of the teacher's vectors."""
-    vector_loss: Literal["cosine", "mse"] = "cosine"
-    """How far vectors are from the teacher's: 1 - cosine, or the squared distance, as a share of the teacher's mean square."""
-    hidden: NonNegativeFloat = 0.0
-    """Weight of the teacher's hidden states at even distances, through a linear map that is dropped afterwards (TinyBERT; Jiao et
-    al. 2020, arXiv:1909.10351); for `layers` and `narrow`. The teacher then computes in every step."""
-    attention: NonNegativeFloat = 0.0
-    """Weight of the last layer's relations between queries, keys and values (MiniLMv2; Wang et al. 2021, arXiv:2012.15828); for
-    `layers` and `narrow`."""
-    contrast: NonNegativeFloat = 0.0
-    """Weight of telling texts apart by two looks at each through dropout, without any teacher (SimCSE; Gao et al. 2021,
-    arXiv:2104.08821): what the twin of an encoder learns."""
     copies: NonNegativeInt = 0
     """Copies of every training text with words masked and pieces left out that are added to what is learned from, answered by the
     teacher (Tang et al. 2019, arXiv:1903.12136); for texts."""
@@ -104,18 +84,12 @@ class Teacher:
     embedder: Artifact
     loaded: Encoder
     classifier: Classifier | None
-    preprocessing: str | None
 
     @classmethod
     def open(cls, artifact: Artifact) -> "Teacher":
         """Open an encoder, or a classifier, fine-tuned or on frozen vectors."""
-        embedder, classifier = artifact, None
-        if artifact.manifest.kind == "classifier":
-            classifier = Classifier.open(artifact)
-            if not (artifact / HALF / "encoder.json").is_file():
-                embedder = artifact.inputs["vectors"].inputs["encoder"]
-        loaded = classifier.encoder if classifier else Encoder.open(artifact)
-        return cls(artifact, embedder, loaded, classifier, preprocessing_of(embedder, loaded))
+        classifier = Classifier.open(artifact) if artifact.manifest.kind == "classifier" else None
+        return cls(artifact, embedder_of(artifact), classifier.encoder if classifier else Encoder.open(artifact), classifier)
 
     def outputs(self, vectors: np.ndarray) -> np.ndarray:
         """What the head says of vectors, before softmax or sigmoid, (rows, outputs) float32, or in the label's unit, float64.
@@ -133,12 +107,6 @@ class Teacher:
         if self.classifier is None:
             return None
         return linear_head(lambda vectors: standardised(task, self.outputs(vectors)), self.loaded.facts.dimension)
-
-
-def preprocessing_of(artifact: Artifact, loaded: Encoder) -> str | None:
-    """The text of an encoder's file of preprocessing; None where it has none."""
-    file = PREPROCESSING.get(loaded.facts.modality)
-    return (encoder_folder(artifact) / file).read_text() if file else None
 
 
 def _called(names: dict[str, str], settings: Distil) -> str:
@@ -188,9 +156,8 @@ def distil(
     engines.start_keras(settings.seed)
     student = _student(out, opened, sources, settings, start)
     kind = "start" if start else settings.student
-    weights = Weights(**{name: getattr(settings, name) for name in Weights.__dataclass_fields__})
     head = opened.head(lesson.task)
-    apprentice = Apprentice(out, opened.loaded, head, student, sources, lesson, weights, settings.dropout, settings.seed)
+    apprentice = Apprentice(out, opened.loaded, head, student, sources, lesson, settings, settings.dropout, settings.seed)
     steps = STEPS[kind] if settings.steps is None else settings.steps
     learned = apprentice.learn(out, settings.training, steps, RATES[kind]) if steps else untaught(settings.training)
     details: dict[str, Any] = {"student": kind, "transfer_rows": apprentice.count if steps else 0, "steps": learned.run.step}
@@ -345,11 +312,11 @@ def _student(out: Draft, teacher: Teacher, sources: list[Transfer], settings: Di
         ours, theirs = opened.facts.modality, teacher.loaded.facts.modality
         if ours != theirs:
             raise UserError(f"{start} takes {ours}, but {teacher.artifact} {theirs}; start from an encoder for {theirs}")
-        student = students.given(opened, preprocessing_of(start, opened))
+        student = students.given(opened, opened.preprocessing)
         if teacher.classifier is None and not student.model.trainable_variables:
             raise UserError(f"{start} has no weights that could learn; start from an encoder that has some")
         return student
-    tokenizer, own = teacher.preprocessing, sources[0]
+    tokenizer, own = teacher.loaded.preprocessing, sources[0]
     assert tokenizer is not None
     if settings.student == "layers":
         return students.fewer_layers(teacher.loaded, tokenizer, settings.layers or LAYERS["layers"])
@@ -433,8 +400,7 @@ def _classifier(
     said = task.predict(apprentice.sources[0].outputs[lesson.test])
     facts.metrics |= {f"teacher_{MAIN[task.kind]}": task.measure(lesson.test, said)[MAIN[task.kind]]}
     if task.kind != "number":
-        same = task.decided(predicted) == task.decided(said)
-        facts.metrics["agreement"] = metrics.mean((same if same.ndim == 1 else same.all(axis=1)).astype(float))
+        facts.metrics["agreement"] = task.agreement(predicted, said)
     return facts
 
 

@@ -57,11 +57,12 @@ class Encoder:
     Attributes:
         facts: what `encoder.json` says.
         model: the Keras model, from what the feed gives to (rows, dimension).
+        preprocessing: the text of the file that PREPROCESSING names; None for pictures.
         name: how it is called in messages.
     """
 
     def __init__(self, model: Any, facts: EncoderFacts, preprocessing: str | None, name: str):
-        self.model, self.facts, self.name = model, facts, name
+        self.model, self.facts, self.preprocessing, self.name = model, facts, preprocessing, name
         self.forward = engines.forward(model)
         self.feed = feed(facts, preprocessing)
 
@@ -116,6 +117,13 @@ class Encoder:
         return vectors
 
 
+def embedder_of(artifact: Artifact) -> Artifact:
+    """What embeds for an artifact: itself, or, for a classifier on frozen vectors, the encoder that made them."""
+    if artifact.manifest.kind == "encoder" or (artifact / HALF / "encoder.json").is_file():
+        return artifact
+    return artifact.inputs["vectors"].inputs["encoder"]
+
+
 def encoder_folder(artifact: Artifact) -> Path:
     """Where an artifact's encoder lies: the artifact's own folder, or that of a fine-tuned classifier's encoder half.
 
@@ -127,8 +135,7 @@ def encoder_folder(artifact: Artifact) -> Path:
     if (artifact / HALF / "encoder.json").is_file():
         return artifact / HALF
     if artifact.manifest.kind == "classifier":
-        frozen = artifact.inputs["vectors"].inputs["encoder"]
-        raise UserError(f"{artifact} holds no encoder: it was trained on vectors of {frozen}; give that one")
+        raise UserError(f"{artifact} holds no encoder: it was trained on vectors of {embedder_of(artifact)}; give that one")
     raise UserError(f"{artifact} is no encoder; `embedkit artifacts list encoder` names those there are")
 
 

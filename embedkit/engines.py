@@ -20,8 +20,12 @@ Inputs = np.ndarray | dict[str, np.ndarray]
 
 
 @contextlib.contextmanager
-def _greetings_hushed() -> Iterator[None]:
-    """Keep TensorFlow's start-up messages off stderr; they are written before its own log level counts. Others are passed on."""
+def hushed(more: bytes = b"") -> Iterator[None]:
+    """Keep what TensorFlow's libraries announce off stderr, whatever its log level; other lines are passed on.
+
+    Args:
+        more: a pattern of how other lines begin that are kept off too.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -32,14 +36,14 @@ def _greetings_hushed() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             caught.seek(0)
-            greeting = re.compile(rb"[IWE]0000 |WARNING: All log messages before absl")
+            greeting = re.compile(b"|".join([rb"[IWE]0000 |WARNING: All log messages before absl", *([more] if more else [])]))
             os.write(2, b"".join(line for line in caught if not greeting.match(line)))
 
 
 def load_frameworks() -> None:
     """Import TensorFlow, Keras and keras-hub, whose layers register themselves then; quietly, and before faiss."""
     if "keras_hub" not in sys.modules:
-        with _greetings_hushed():
+        with hushed():
             import keras_hub  # noqa: F401  imports the others
 
 

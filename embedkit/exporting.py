@@ -16,7 +16,7 @@ import numpy as np
 
 from embedkit import canaries
 from embedkit.artifacts import Artifact, EncoderArtifact, Metric
-from embedkit.encoders import HALF, PREPROCESSING, Encoder, EncoderFacts, encoder_folder
+from embedkit.encoders import PREPROCESSING, Encoder, EncoderFacts, embedder_of, encoder_folder
 from embedkit.environment import package_version
 from embedkit.graphs import GRAPHS, Run, refuse_missing
 from embedkit.layouts import EXACT, LAYOUTS, fast
@@ -132,18 +132,12 @@ def export(out: Draft, artifact: EncoderArtifact, settings: Export = Export()) -
     )
 
 
-def _source(artifact: Artifact) -> Artifact:
-    """The artifact that holds an artifact's encoder: itself, or the one that made the vectors a head was trained on."""
-    frozen = artifact.manifest.kind == "classifier" and not (artifact / HALF / "encoder.json").is_file()
-    return artifact.inputs["vectors"].inputs["encoder"] if frozen else artifact
-
-
 def _encoder(artifact: Artifact, encoder: Encoder | None = None) -> Subject:
     """The encoder that an artifact is, or that a classifier has."""
-    folder, encoder = encoder_folder(_source(artifact)), encoder or Encoder.open(_source(artifact))
-    file = PREPROCESSING.get(encoder.facts.modality)
-    rows, vectors = canaries.load(folder / "canaries.npz")
-    return Subject(encoder, (folder / file).read_text() if file else "", encoder.model, "vectors", rows, vectors)
+    embedder = embedder_of(artifact)
+    encoder = encoder or Encoder.open(embedder)
+    rows, vectors = canaries.load(encoder_folder(embedder) / "canaries.npz")
+    return Subject(encoder, encoder.preprocessing or "", encoder.model, "vectors", rows, vectors)
 
 
 def _whole(artifact: Artifact) -> Subject:

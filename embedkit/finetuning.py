@@ -12,7 +12,7 @@ import numpy as np
 from embedkit import adaptation, checkpoints, engines
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
-from embedkit.encoders import HALF, PREPROCESSING, Encoder, encoder_folder, save_encoder
+from embedkit.encoders import HALF, Encoder, encoder_folder, save_encoder
 from embedkit.leaks import refuse_leaks
 from embedkit.learning import Learned, check, learn, record
 from embedkit.lessons import Lesson, assign, balance
@@ -39,7 +39,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
         dataset: images, texts or a table, with labels.
         encoder: an encoder for that kind of rows, or a classifier that was fine-tuned before.
     """
-    folder = encoder_folder(encoder)
+    encoder_folder(encoder)
     modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} takes {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
@@ -67,8 +67,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     task.decision = decision(lesson, predict(lesson.validation))
     predicted = predict(lesson.test)
     half = loaded.facts.model_copy(update={"source": f"{loaded.facts.source}, fine-tuned ({settings.recipe})"})
-    file = PREPROCESSING.get(half.modality)
-    described = save_encoder(out, tuner.plain(), half, (folder / file).read_text() if file else None, HALF)
+    described = save_encoder(out, tuner.plain(), half, loaded.preprocessing, HALF)
     head = head_of(joint, task)
     details = described | save_classifier(out, lesson, head, described["identity"], learned, lesson.test, predicted)
     found = task.measure(lesson.test, predicted)

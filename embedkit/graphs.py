@@ -5,26 +5,26 @@ it in the format's own runtime on the processor and gives a function of named ar
 it is asked for.
 """
 
-import contextlib
 import importlib
 import importlib.util
-import os
 import re
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedkit import engines
 from embedkit.settings import UserError
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 NUMBERED = re.compile(r'(<layer id="(\d+)" name=")([A-Za-z]+)_\d+(" type=)')
 """A layer of OpenVINO's whose name is its kind and a number that counts through the process."""
+TALK = rb"INFO: "
+"""How lines begin that LiteRT's libraries write to stderr."""
 FUNCTION = re.compile(r'(__inference_[^"\\]*?)(\d+)(?=")')
 """A function of TensorFlow's, whose number counts through the process."""
 
@@ -198,7 +198,7 @@ def write_litert(folder: Path, model: Any) -> None:
     import tensorflow as tf
 
     own = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    with _hushed():
+    with engines.hushed(TALK):
         model.export(str(folder / "model.tflite"), format="litert", verbose=False, target_spec=own)
 
 
@@ -208,26 +208,10 @@ def read_litert(folder: Path) -> Run:
     run = runtime.Interpreter(str(folder / "model.tflite")).get_signature_runner()
 
     def of(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        with _hushed():
+        with engines.hushed(TALK):
             return next(iter(run(**inputs).values()))
 
     return of
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what LiteRT's libraries announce off stderr; other lines are passed on."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            os.write(2, b"".join(line for line in caught if not re.match(rb"INFO: |[IW]0000 |WARNING: All log messages", line)))
 
 
 @dataclass(frozen=True)

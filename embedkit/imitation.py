@@ -7,12 +7,14 @@ own `keras.distillation` gives one number for a batch and trains in `fit`; here 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from embedkit import berts, students
 from embedkit.encoders import Encoder
+from embedkit.settings import Seeded
 from embedkit.tasks import Task
 
 RELATION_HEADS = 12
@@ -23,18 +25,29 @@ UNSEEN = 0.1
 """Share of a text's tokens that each look at it leaves out, for contrast."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """How much each part of the loss counts, and what belongs to them; as in `Distil`."""
+class Weights(Seeded):
+    """What a student learns from its teacher: how much each part of the loss counts."""
 
-    soft: float
-    labels: float
-    vectors: float
-    hidden: float
-    attention: float
-    contrast: float
-    temperature: float
-    vector_loss: str
+    temperature: PositiveFloat = 2.0
+    """Softens both distributions before they are compared; 1 leaves them. Hinton et al. 2015, arXiv:1503.02531."""
+    soft: NonNegativeFloat = 1.0
+    """Weight of the teacher's outputs, for teachers that are classifiers: the divergence between the softened distributions, times
+    the temperature squared (Hinton et al. 2015)."""
+    labels: NonNegativeFloat = 0.0
+    """Weight of the labels themselves, on rows that have one."""
+    vectors: NonNegativeFloat = 1.0
+    """Weight of the teacher's vectors."""
+    vector_loss: Literal["cosine", "mse"] = "cosine"
+    """How far vectors are from the teacher's: 1 - cosine, or the squared distance, as a share of the teacher's mean square."""
+    hidden: NonNegativeFloat = 0.0
+    """Weight of the teacher's hidden states at even distances, through a linear map that is dropped afterwards (TinyBERT; Jiao et
+    al. 2020, arXiv:1909.10351); for `layers` and `narrow`. The teacher then computes in every step."""
+    attention: NonNegativeFloat = 0.0
+    """Weight of the last layer's relations between queries, keys and values (MiniLMv2; Wang et al. 2021, arXiv:2012.15828); for
+    `layers` and `narrow`."""
+    contrast: NonNegativeFloat = 0.0
+    """Weight of telling texts apart by two looks at each through dropout, without any teacher (SimCSE; Gao et al. 2021,
+    arXiv:2104.08821): what the twin of an encoder learns."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from embedkit import checkpoints, engines, networks
 from embedkit.artifacts import EncoderArtifact
-from embedkit.encoders import PREPROCESSING, Encoder, encoder_folder, pool, save_encoder
+from embedkit.encoders import Encoder, encoder_folder, pool, save_encoder
 from embedkit.networks import Network
 from embedkit.preparation import Prepared
 from embedkit.settings import Settings, UserError
@@ -61,7 +61,7 @@ def cut_encoder(out: Draft, encoder: EncoderArtifact, settings: CutEncoder = Cut
     Args:
         encoder: the encoder, or a fine-tuned classifier.
     """
-    folder = encoder_folder(encoder)
+    encoder_folder(encoder)
     if settings.layer is None:
         raise UserError(f"where to cut is not said; give a layer (`embedkit layers {encoder}` lists them)")
     loaded = Encoder.open(encoder)
@@ -73,8 +73,7 @@ def cut_encoder(out: Draft, encoder: EncoderArtifact, settings: CutEncoder = Cut
     model = cut(loaded, settings.layer, pooling, normalise)
     named = {"layer": settings.layer, "pooling": pooling, "normalised": normalise, "dimension": int(model.output.shape[-1])}
     facts = loaded.facts.model_copy(update=named)
-    file = PREPROCESSING.get(facts.modality)
-    details = save_encoder(out, model, facts, (folder / file).read_text() if file else None)
+    details = save_encoder(out, model, facts, loaded.preprocessing)
     if (encoder / "fitted.parquet").exists():
         (out / "fitted.parquet").write_bytes((encoder / "fitted.parquet").read_bytes())
     return Facts(details=details)

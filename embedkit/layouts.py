@@ -257,22 +257,8 @@ def write_keras_hub(folder: Path, encoder: Encoder, preprocessing: str) -> list[
         needs = "a BERT of keras-hub needs WordPiece with [CLS], [SEP], [PAD], [MASK] and [UNK]"
         raise UserError(f"{needs}, but the tokenizer of {encoder.name} is another one ({kind}); {OTHERS}")
     shape, facts = bert.shape, encoder.facts
-    backbone: Any = keras_hub.models.BertBackbone(
-        vocabulary_size=shape.vocabulary,
-        num_layers=shape.layers,
-        num_heads=shape.heads,
-        hidden_dim=shape.width,
-        intermediate_dim=shape.inner,
-        max_sequence_length=shape.positions,
-        num_segments=shape.segments,
-        name="bert_backbone",
-    )
-    made = berts.anatomy(backbone, "the preset")
-    for part, table in made.tables.items():
-        table.set_weights(bert.tables[part].get_weights())
-    made.norm.set_weights(bert.norm.get_weights())
-    for ours, theirs in zip(made.layers, bert.layers, strict=True):
-        berts.assign(ours, berts.weights(theirs))
+    backbone = berts.backbone(shape)
+    berts.copy(bert, berts.anatomy(backbone, "the preset"), bert.layers)
     unused = backbone.get_layer("pooled_dense")
     unused.set_weights([np.zeros_like(each) for each in unused.get_weights()])
     normalizer = _bert_normalizer(json.loads(preprocessing)["normalizer"])

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 
 from embedkit import columns, engines, images
 from embedkit.artifacts import Artifact
-from embedkit.encoders import HALF, Encoder
+from embedkit.encoders import Encoder, embedder_of
 from embedkit.readers import PICTURES, TABULAR, ReadFiles, Record, read
 from embedkit.settings import Settings, UserError, not_among
 from embedkit.sources import Source
@@ -124,8 +124,7 @@ class Classifier:
             raise UserError(f"{artifact} is no classifier; {_instead(artifact)}")
         artifact.check()
         facts = ClassifierFacts.model_validate_json((artifact / "classifier.json").read_text())
-        whole = (artifact / HALF / "encoder.json").is_file()
-        encoder = Encoder.open(artifact if whole else artifact.inputs["vectors"].inputs["encoder"])
+        encoder = Encoder.open(embedder_of(artifact))
         if encoder.facts.identity != facts.encoder:
             raise UserError(
                 f"{artifact} was trained on vectors of an encoder whose identity is {facts.encoder[:12]}, but that of "

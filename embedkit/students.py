@@ -69,12 +69,7 @@ def fewer_layers(teacher: Encoder, tokenizer: str, count: int) -> Student:
     bert = berts.anatomy(teacher.model, teacher.name)
     chosen = _even(bert, count, teacher.name)
     inputs, tokens = berts.build(replace(bert.shape, layers=count))
-    made = berts.anatomy(_headless(inputs, tokens), "the student")
-    for part, table in made.tables.items():
-        table.set_weights(bert.tables[part].get_weights())
-    made.norm.set_weights(bert.norm.get_weights())
-    for ours, theirs in zip(made.layers, chosen, strict=True):
-        berts.assign(ours, berts.weights(theirs))
+    berts.copy(bert, berts.anatomy(_headless(inputs, tokens), "the student"), chosen)
     return _pooled(teacher, tokenizer, inputs, tokens, np.eye(bert.shape.width, dtype=np.float32))
 
 

@@ -125,6 +125,11 @@ class Task:
             return rebalancing.decide(predicted, np.ones(self.outputs) if self.decision is None else self.decision)
         return predicted >= (0.5 if self.decision is None else self.decision)
 
+    def agreement(self, one: np.ndarray, other: np.ndarray) -> metrics.Metric:
+        """Share of rows of which the same is decided on two predictions, all labels of a row together."""
+        same = self.decided(one) == self.decided(other)
+        return metrics.mean((same if same.ndim == 1 else same.all(axis=1)).astype(float))
+
     def measure(self, rows: np.ndarray, predicted: np.ndarray) -> dict[str, Metric]:
         """All measures of predictions for these rows."""
         truth = self.truth(rows)

@@ -95,7 +95,7 @@ def test_a_users_own_keras_configuration_does_not_change_what_is_computed_and_is
 
 
 def test_greetings_are_hushed_and_everything_else_is_passed_on(capfd):
-    with engines._greetings_hushed():
+    with engines.hushed():
         os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
         os.write(2, b"I0000 00:00:1 cpu_feature_guard.cc:227] This TensorFlow binary is optimized\n")
         os.write(2, b"W0000 00:00:1 something.cc:1] hm\nE0000 00:00:1 cuda_dnn.cc:1] no\n")
@@ -105,7 +105,7 @@ def test_greetings_are_hushed_and_everything_else_is_passed_on(capfd):
 
 
 def test_an_error_while_loading_is_not_hushed(capfd):
-    with pytest.raises(ImportError, match="no such thing"), engines._greetings_hushed():
+    with pytest.raises(ImportError, match="no such thing"), engines.hushed():
         os.write(2, b"I0000 greeting\nwhy it failed\n")
         raise ImportError("no such thing")
     assert capfd.readouterr().err == "why it failed\n"

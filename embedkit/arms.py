@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedkit import adaptation, checkpoints, controls, engines, metrics
+from embedkit import adaptation, checkpoints, engines, metrics, roles
 from embedkit.artifacts import Artifact
 from embedkit.autoencoder import principal_components
-from embedkit.datasets import read_contents
+from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import Encoder
 from embedkit.environment import peak_of
 from embedkit.heads import EPOCHS, run
@@ -119,20 +119,23 @@ class Bench:
     @cached_property
     def vectors(self) -> np.ndarray:
         """The vectors of the frozen encoder, (rows, dimension), 0 for rows that nobody asks for."""
-        return self._kept("frozen", self.loaded.forward)
+        content = read_rows(self.dataset, ["content"])["content"].to_numpy()
+        return self._kept("frozen", lambda: self.prepared.frozen(self.loaded, content, self.places))
 
     def random_vectors(self, seed: int) -> np.ndarray:
         """The vectors of the same network with random weights."""
         if seed not in self.fresh:
             network = adaptation.copy_of(self.loaded.model, seed)
-            self.fresh[seed] = self._kept(f"random-{seed}", engines.forward(network))
+            forward = engines.forward(network)
+            encode = self.prepared.encode
+            self.fresh[seed] = self._kept(f"random-{seed}", lambda: encode(forward, self.places, self.rows)[self.places])
         return self.fresh[seed]
 
-    def _kept(self, name: str, forward: Callable[[Any], np.ndarray]) -> np.ndarray:
+    def _kept(self, name: str, encode: Callable[[], np.ndarray]) -> np.ndarray:
         path = self.folder / f"{name}.npy"
         if not path.exists():
             start = time.monotonic()
-            found = self.prepared.encode(forward, self.places, self.rows)[self.places]
+            found = encode()
             checkpoints.save_array(self.folder / f"{name}.seconds.npy", np.array((time.monotonic() - start) / len(self.places)))
             checkpoints.save_array(path, found)
         vectors = np.zeros((self.rows, self.loaded.facts.dimension), np.float32)
@@ -325,7 +328,7 @@ def _raw(bench: Bench, lesson: Lesson, seed: int) -> Trial:
         flat = bench.pixels[line].reshape(len(known), -1) / np.float32(255)
         found, kept = (flat - average) @ components.T, components.nbytes
     else:
-        columns, _ = controls.fit_columns(read_contents(bench.dataset, 0, bench.rows).take(lesson.train))
+        columns, _ = roles.plain_columns(read_contents(bench.dataset, 0, bench.rows).take(lesson.train))
         batches = TableFeed(columns).batches(read_contents(bench.dataset, 0, bench.rows).take(known))
         found, kept = np.concatenate([numbers for _, numbers in batches]), 0
     per_row = (time.monotonic() - start) / len(known)

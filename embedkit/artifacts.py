@@ -298,6 +298,7 @@ class Kinds:
 
 Images = Annotated[Artifact, Kinds(("images",))]
 Texts = Annotated[Artifact, Kinds(("texts",))]
+Table = Annotated[Artifact, Kinds(("table",))]
 Dataset = Annotated[Artifact, Kinds(("images", "texts", "table"))]
 EncoderArtifact = Annotated[Artifact, Kinds(("encoder", "classifier"))]
 """An encoder, or a fine-tuned classifier, whose encoder half is meant."""

@@ -14,6 +14,11 @@ CACHE_BYTES = 2**30
 """Arrays up to so much are given to TensorFlow whole; batches that are read each epoch, as those of validation rows, are kept."""
 
 
+def pick(inputs: Any, chosen: np.ndarray) -> Any:
+    """Some rows of an array, or of each array of a dictionary."""
+    return {name: array[chosen] for name, array in inputs.items()} if isinstance(inputs, dict) else inputs[chosen]
+
+
 @dataclass
 class Rows:
     """Rows to learn from or to measure on: how many, and a function from indices to (inputs, targets).
@@ -33,9 +38,9 @@ class Rows:
     arrays: tuple[Any, Any] | None = None
 
     @classmethod
-    def of(cls, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None = None, **more: Any) -> "Rows":
+    def of(cls, inputs: Any, targets: np.ndarray, ids: np.ndarray | None = None, **more: Any) -> "Rows":
         """Rows that lie in memory."""
-        return cls(len(inputs), lambda chosen: (inputs[chosen], targets[chosen]), ids, arrays=(inputs, targets), **more)
+        return cls(len(targets), lambda chosen: (pick(inputs, chosen), targets[chosen]), ids, arrays=(inputs, targets), **more)
 
     def changed(self, change: Callable[[np.ndarray, Any, Any], tuple[Any, Any]]) -> "Rows":
         """The same rows with other contents: from (indices, inputs, targets) to (inputs, targets)."""

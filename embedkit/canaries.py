@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit.pipelines import Columns
+from embedkit.features import Columns
 
 LEAST_AGREEMENT = 0.9999
 CHECKED_ON_LOADING = 8
@@ -77,7 +77,7 @@ def table_rows(columns: Columns) -> list[dict[str, Any]]:
     drawn = random.random((32, len(columns.columns), 2)).tolist()
     return [
         {
-            column.name: None if chance < 1 / 8 else column.example(place)
+            column.name: None if chance < 1 / 8 else columns.example(column, place)
             for column, (chance, place) in zip(columns.columns, line, strict=True)
         }
         for line in drawn

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,17 @@ def assign(variables: list[Any], arrays: list[np.ndarray]) -> None:
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write a numpy file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
+    _whole(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write numpy arrays by name into a file that is whole or not there."""
+    _whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _whole(path: Path, write: Callable[[Any], None]) -> None:
+    unfinished = path.with_name(path.name + ".partial.unfinished")
     with unfinished.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        write(file)
     sync(unfinished)
     os.replace(unfinished, path)

@@ -9,21 +9,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from embedkit import autoencoder
+from embedkit import autoencoder, roles
 from embedkit.artifacts import Artifact, Kinds
 from embedkit.autoencoder import ConvNet
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import record_fitted
-from embedkit.pipelines import Category, Columns, Numbers
 from embedkit.preparation import load_pixels
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage
 
 CONTROLS = {"images": ("pca", "pixels", "random"), "table": ("columns",)}
 """Which control fits which kind of dataset; the first is what `auto` comes to."""
-MOST_VALUES = 20
-"""Of a column of words; one with more would take as many outputs, and is what learned embeddings are for."""
 
 
 class MakeControl(Seeded):
@@ -39,7 +36,7 @@ def _called(names: dict[str, str], settings: MakeControl) -> str:
     return f"{names['dataset']}-{'control' if settings.control == 'auto' else settings.control}"
 
 
-@stage("encoder", revision=1, name=_called, keras=True)
+@stage("encoder", revision=2, name=_called, keras=True)
 def make_control(
     out: Draft, dataset: Annotated[Artifact, Kinds(("images", "table"))], settings: MakeControl = MakeControl()
 ) -> Facts:
@@ -94,8 +91,8 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
     import keras
 
     rows, train = _training(dataset, "the range of a column needs")
-    columns, left_out = fit_columns(read_contents(dataset, 0, len(rows)).take(train))
-    reasons = "; ".join(f"{', '.join(map(repr, names))} ({reason})" for reason, names in left_out.items())
+    columns, found = roles.plain_columns(read_contents(dataset, 0, len(rows)).take(train))
+    reasons = roles.left_out(found)
     if not columns.columns:
         raise UserError(f"no column of {dataset} can be used: {reasons}; load a table with numbers, or with words that recur")
     numbers = keras.Input((len(columns.outputs),), name="numbers")                           # (rows, dimension), near [-1, 1]
@@ -110,7 +107,7 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
     )
     details = save_encoder(out, model, facts, columns.model_dump_json(indent=1) + "\n")
     fitted = record_fitted(out, rows.take(train))
-    return Facts(notes=[f"left out: {reasons}"] if left_out else [], details=details | {"fitted": fitted})
+    return Facts(notes=[f"left out: {reasons}"] if reasons else [], details=details | {"fitted": fitted})
 
 
 def _training(dataset: Artifact, needing: str) -> tuple[pa.Table, np.ndarray]:
@@ -120,38 +117,3 @@ def _training(dataset: Artifact, needing: str) -> tuple[pa.Table, np.ndarray]:
     if len(train) < 2:
         raise UserError(f"{dataset} has {len(train)} training rows; {needing} two at least")
     return rows, train
-
-
-def fit_columns(table: pa.Table) -> tuple[Columns, dict[str, list[str]]]:
-    """What an encoder makes of each column, by the values of the training rows.
-
-    Args:
-        table: the training rows, typed as `load_table` types them.
-
-    Returns:
-        The columns that are used, in order, and the names of the others by the reason why they aren't.
-    """
-    fitted = {name: _fit(name, table[name]) for name in table.column_names}
-    left_out: dict[str, list[str]] = {}
-    for name, column in fitted.items():
-        if isinstance(column, str):
-            left_out.setdefault(column, []).append(name)
-    return Columns(columns=[column for column in fitted.values() if not isinstance(column, str)]), left_out
-
-
-def _fit(name: str, values: pa.ChunkedArray) -> Numbers | Category | str:
-    """A column by its training rows, or why it is of no use."""
-    same = "the same in all training rows"
-    if pa.types.is_timestamp(values.type):
-        return "moments"
-    if pa.types.is_string(values.type) or pa.types.is_boolean(values.type):
-        known = sorted(values.unique().drop_null().to_pylist())
-        if len(known) > MOST_VALUES:
-            return f"more than {MOST_VALUES} different texts"
-        return Category(name=name, values=known) if len(known) + (values.null_count > 0) > 1 else same
-    numbers = values.cast(pa.float64(), safe=False).to_numpy()
-    known = numbers[np.isfinite(numbers)]
-    gaps = len(known) < len(numbers)
-    if not len(known) or (known.min() == known.max() and not gaps):
-        return same
-    return Numbers(name=name, low=known.min(), high=known.max(), gaps=gaps)

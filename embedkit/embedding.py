@@ -2,9 +2,11 @@
 
 A vectors artifact holds `vectors-00000.parquet` and on: `id` (int64) and `vector` (fixed-size list of float32), in the
 dataset's row order. Each part depends on its rows, the encoder and the settings alone, so that a part that is made again
-has the same bytes.
+has the same bytes. A row that the encoder learned from with its label gets, where the encoder has folds (`crossfit`), the
+vector of a network that didn't see it.
 """
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,16 @@ from pydantic import PositiveInt
 
 from embedkit import progress
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact
+from embedkit.crossfit import NONE
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import Encoder, encoder_folder
 from embedkit.engines import Precision
+from embedkit.pipelines import TableFeed
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
+
+MOSTLY = 0.5
+"""Share of rows with an unknown value above which a note says so."""
 
 
 class Embed(Settings):
@@ -50,21 +57,49 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
         raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
     out.decide("precision", lambda: "float32" if settings.precision == "auto" else settings.precision)
     loaded = Encoder.open(encoder)
-    ids = read_rows(dataset, ["id"])["id"].to_numpy()
-    starts = range(0, len(ids), settings.rows_per_part)
+    known = read_rows(dataset, ["id", "content"])
+    ids, content = known["id"].to_numpy(), known["content"].to_numpy()
+    starts, parts = range(0, len(ids), settings.rows_per_part), []
     with progress.bar(len(ids), "rows") as advance:
         for number, start in enumerate(starts):
             stop = min(start + settings.rows_per_part, len(ids))
 
-            def write(path: Any, start: int = start, stop: int = stop) -> None:
+            def write(path: Any, start: int = start, stop: int = stop) -> dict[str, Any]:
                 rows = loaded.feed.rows(read_contents(dataset, start, stop))
-                write_vectors(path, ids[start:stop], loaded.encode(rows))
+                write_vectors(path, ids[start:stop], loaded.encode(rows, content[start:stop]))
+                return _noted(loaded, rows, content[start:stop])
 
-            out.part(f"vectors-{number:05d}.parquet", write)
+            parts.append(out.part(f"vectors-{number:05d}.parquet", write))
             advance(stop - start)
     facts = loaded.facts
     details = {"encoder": facts.identity, "modality": modality, "dimension": facts.dimension, "normalised": facts.normalised}
-    return Facts(rows=len(ids), details=details | {"parts": len(starts)})
+    more, notes = _said(parts, len(ids))
+    return Facts(rows=len(ids), details=details | {"parts": len(starts)} | more, notes=notes)
+
+
+def _noted(loaded: Encoder, rows: Any, content: np.ndarray) -> dict[str, Any]:
+    """Of rows of a table with embedded columns: values without a vector of their own, and rows that were learned from."""
+    if not isinstance(loaded.feed, TableFeed) or not loaded.feed.all.embedded:
+        return {}
+    unknown = Counter()
+    for _, inputs in loaded.feed.batches(rows):
+        unknown.update(loaded.feed.unknown(inputs))
+    out_of_fold = int((loaded.folds.of(content) != NONE).sum()) if loaded.folds else 0
+    return {"unknown": dict(unknown), "out_of_fold": out_of_fold}
+
+
+def _said(parts: list[dict[str, Any]], rows: int) -> tuple[dict[str, Any], list[str]]:
+    """What the parts noted, together, and what of it a user should know."""
+    if not any(parts):
+        return {}, []
+    unknown = sum((Counter(part["unknown"]) for part in parts), Counter())
+    columns = {name: unknown[name] for part in parts for name in part["unknown"]}
+    notes = [
+        f"{count:,} of {rows:,} rows have a value of {name!r} that the encoder hardly saw; they share the vector of unknown ones"
+        for name, count in columns.items()
+        if count > MOSTLY * rows
+    ]
+    return {"unknown": columns, "out_of_fold": sum(part["out_of_fold"] for part in parts)}, notes
 
 
 def write_vectors(path: Any, ids: np.ndarray, vectors: np.ndarray) -> None:

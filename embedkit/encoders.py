@@ -22,7 +22,10 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from embedkit import canaries, engines, networks
 from embedkit.artifacts import Artifact
-from embedkit.pipelines import Columns, Feed, ImageFeed, TableFeed, TextFeed
+from embedkit.batches import pick
+from embedkit.crossfit import NONE, Folds
+from embedkit.features import Columns
+from embedkit.pipelines import Feed, ImageFeed, TableFeed, TextFeed
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage
@@ -59,12 +62,14 @@ class Encoder:
         model: the Keras model, from what the feed gives to (rows, dimension).
         preprocessing: the text of the file that PREPROCESSING names; None for pictures.
         name: how it is called in messages.
+        folds: networks for rows that it learned from with their labels, where it has such (`crossfit`).
     """
 
     def __init__(self, model: Any, facts: EncoderFacts, preprocessing: str | None, name: str):
         self.model, self.facts, self.preprocessing, self.name = model, facts, preprocessing, name
         self.forward = engines.forward(model)
         self.feed = feed(facts, preprocessing)
+        self.folds: Folds | None = None
 
     @classmethod
     def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
@@ -86,6 +91,7 @@ class Encoder:
         preprocessing = (folder / file).read_text() if file else None
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
         encoder = cls(model, facts, preprocessing, str(artifact))
+        encoder.folds = Folds.open(folder, model)
         rows, expected = canaries.load(folder / "canaries.npz")
         step = max(1, len(rows) // canaries.CHECKED_ON_LOADING)
         lowest = float(canaries.agreement(encoder.encode(rows[::step]), expected[::step]).min())
@@ -96,12 +102,14 @@ class Encoder:
             )
         return encoder
 
-    def encode(self, rows: Sequence[Any]) -> np.ndarray:
+    def encode(self, rows: Sequence[Any], content: np.ndarray | None = None) -> np.ndarray:
         """Turn rows into vectors.
 
         Args:
             rows: texts; pictures as paths, encoded bytes or (height, width, 3) uint8 arrays; or rows of a table, as dictionaries
                 of a value by each column's name (None where it is missing) or as an Arrow table.
+            content: (rows,) int64, the content hashes of a dataset's rows: one that the encoder learned from with its label gets
+                the vector of a network that didn't see it, where there is such.
 
         Returns:
             (rows, dimension) float32, in the order of the rows.
@@ -112,8 +120,13 @@ class Encoder:
         if isinstance(rows, str | bytes | os.PathLike | Mapping):
             raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
         vectors = np.empty((len(rows), self.facts.dimension), np.float32)
+        folds = self.folds.of(content) if self.folds and content is not None else None
         for indices, batch in self.feed.batches(rows):
             vectors[indices] = self.forward(batch)
+            for fold in np.unique(folds[indices]) if folds is not None else ():
+                mine = folds[indices] == fold
+                if fold != NONE and self.folds:
+                    vectors[indices[mine]] = self.folds.forward(int(fold))(pick(batch, mine))
         return vectors
 
 

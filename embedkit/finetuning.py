@@ -55,7 +55,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     engines.start_keras(settings.seed)
     places = np.concatenate([lesson.train, lesson.validation, lesson.test])
     prepared = Prepared(dataset, loaded.feed, places, out.work)
-    lesson.inputs = _first_vectors(out, loaded, prepared, lesson, settings)
+    lesson.inputs = _first_vectors(out, loaded, prepared, lesson, rows["content"].to_numpy(), settings)
 
     tuner, learned = _tuned(out, loaded, lesson, prepared, settings)
     joint, task, forward = tuner.joint, lesson.task, tuner.forward()
@@ -74,14 +74,20 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details)
 
 
-def _first_vectors(out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, settings: FineTune) -> np.ndarray:
+def _first_vectors(
+    out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, content: np.ndarray, settings: FineTune
+) -> np.ndarray:
     """The vectors that the encoder gives before it moves, (rows, dimension): of all rows that a probe needs, computed once."""
     scratch = settings.recipe == "scratch"
     places = np.concatenate([lesson.train[:SCALED_BY]] if scratch else [lesson.train, lesson.validation])
     path = out.work / "vectors.npy"
     if not path.exists():
-        forward = engines.forward(adaptation.copy_of(loaded.model, settings.seed)) if scratch else loaded.forward
-        checkpoints.save_array(path, prepared.encode(forward, places, len(lesson.ids))[places])
+        if scratch:
+            forward = engines.forward(adaptation.copy_of(loaded.model, settings.seed))
+            vectors = prepared.encode(forward, places, len(lesson.ids))[places]
+        else:
+            vectors = prepared.frozen(loaded, content, places)
+        checkpoints.save_array(path, vectors)
     found = np.zeros((len(lesson.ids), loaded.facts.dimension), np.float32)
     found[places] = np.load(path, allow_pickle=False)
     return found

@@ -13,9 +13,17 @@ from embedkit.settings import UserError
 from embedkit.stages import Draft
 
 
-def record_fitted(out: Draft, rows: pa.Table) -> int:
-    """Write which rows an artifact learned from; `rows` are lines of a dataset's `rows.parquet`."""
-    pq.write_table(rows.select(["id", "content"]), out / "fitted.parquet", compression="zstd")
+def record_fitted(out: Draft, rows: pa.Table, folds: np.ndarray | None = None) -> int:
+    """Write which rows an artifact learned from, and how many they are.
+
+    Args:
+        out: the draft.
+        rows: lines of a dataset's `rows.parquet`.
+        folds: (rows,) int8, where each row's vector comes from a network that didn't see it (`crossfit`).
+    """
+    ledger = rows.select(["id", "content"])
+    ledger = ledger if folds is None else ledger.append_column("fold", pa.array(folds))
+    pq.write_table(ledger, out / "fitted.parquet", compression="zstd")
     return len(rows)
 
 

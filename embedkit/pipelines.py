@@ -4,20 +4,18 @@ A feed knows one modality's preprocessing, which is part of an encoder's identit
 which rows each batch holds, so that the caller can put vectors back in row order.
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BaseModel, Field, StrictBool, StrictStr, computed_field
 
 from embedkit import images
+from embedkit.features import UNKNOWN, Columns, Embedded, Plain, as_texts
 from embedkit.settings import UserError
 
 TOKENS_PER_BATCH = 2048
@@ -136,112 +134,11 @@ class ImageFeed:
         return images.resize(pixels, self.height, self.width)
 
 
-class Numbers(BaseModel):
-    """A column of numbers: `low` to `high`, the range in the training rows, becomes -1 to 1.
-
-    What lies outside goes on linearly beyond, since order and distance count there too. A number that is missing, or not
-    finite, becomes 0; where training rows had such gaps, a second output is 1 for a gap and 0 for a number.
-    """
-
-    kind: Literal["numbers"] = "numbers"
-    name: str
-    low: float
-    high: float
-    gaps: bool
-
-    @property
-    def takes(self) -> str:
-        """What belongs here, in words."""
-        return "numbers"
-
-    @property
-    def outputs(self) -> list[str]:
-        """What each output says."""
-        return [self.name, f"{self.name} is missing"] if self.gaps else [self.name]
-
-    def fits(self, kind: type) -> bool:
-        """Whether a Python type of values belongs here."""
-        return issubclass(kind, int | float | Decimal | np.integer | np.floating) and kind is not bool
-
-    def example(self, place: float) -> float:
-        """A value for each place from 0 to 1, over the range and half of it on either side."""
-        return self.low + (self.high - self.low) * (2 * place - 0.5)
-
-    def array(self, values: Sequence[Any]) -> pa.Array:
-        """Python values, None for a missing one, as Arrow has them."""
-        return pa.array(np.array(values, np.float64))  # pyarrow itself mixes no types of numbers
-
-    def encode(self, values: pa.ChunkedArray) -> np.ndarray:
-        """(rows,) of any type of number as (rows, outputs) float32."""
-        numbers = values.cast(pa.float64(), safe=False).to_numpy()  # NaN where a number is missing
-        known = np.isfinite(numbers)
-        center, half = self.high / 2 + self.low / 2, self.high / 2 - self.low / 2  # halved first, since the whole may overflow
-        with np.errstate(over="ignore"):  # what is too far for float32 becomes infinite, and `embed` refuses that by its row
-            scaled = (np.where(known, numbers, center) - center) / (half or math.inf)
-            return np.stack([scaled, ~known] if self.gaps else [scaled], axis=1).astype(np.float32)
-
-
-class Category(BaseModel):
-    """A column of few words, or of truth values: one output for each of `values`, 1 where a row has it and 0 elsewhere.
-
-    `values` are those of the training rows. Any other, and a missing one, becomes all zeros.
-    """
-
-    kind: Literal["category"] = "category"
-    name: str
-    values: list[StrictStr] | list[StrictBool]
-
-    @property
-    def takes(self) -> str:
-        """What belongs here, in words."""
-        return "texts" if self.fits(str) else "truth values"
-
-    @property
-    def outputs(self) -> list[str]:
-        """What each output says."""
-        return [f"{self.name} is {value}" for value in self.values]
-
-    def fits(self, kind: type) -> bool:
-        """Whether a Python type of values belongs here."""
-        return issubclass(kind, str if isinstance(self.values[0], str) else bool | np.bool_)
-
-    def example(self, place: float) -> str | bool:
-        """A value for each place from 0 up to 1; the last is a text that no row had."""
-        values = [*self.values, "no such text"] if self.fits(str) else self.values
-        return values[int(place * len(values))]
-
-    def array(self, values: Sequence[Any]) -> pa.Array:
-        """Python values, None for a missing one, as Arrow has them."""
-        known = pa.array(self.values)
-        return pa.array([value if value in self.values else None for value in values], known.type)
-
-    def encode(self, values: pa.ChunkedArray) -> np.ndarray:
-        """(rows,) of the type of `values` as (rows, outputs) float32."""
-        known = pa.array(self.values)
-        places = pc.index_in(values.cast(known.type), known).fill_null(-1).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-        return (places[:, None] == np.arange(len(self.values))).astype(np.float32)
-
-
-class Columns(BaseModel):
-    """What `columns.json` says: which columns an encoder of tables takes, in the dataset's order, and what it makes of them.
-
-    `outputs` says what each number of a vector is. A column's outputs stand together, and categories are sorted.
-    """
-
-    columns: list[Annotated[Numbers | Category, Field(discriminator="kind")]]
-
-    @computed_field
-    @property
-    def outputs(self) -> list[str]:
-        """What each number of a vector is."""
-        return [output for column in self.columns for output in column.outputs]
-
-
-PYTHON_TYPES = {pa.int64(): int, pa.float64(): float, pa.bool_(): bool, pa.string(): str}
+PYTHON_TYPES = {pa.int64(): int, pa.float64(): float, pa.bool_(): bool, pa.string(): str, pa.timestamp("us"): datetime}
 
 
 class TableFeed:
-    """Rows of a table as numbers.
+    """Rows of a table as numbers, and as places in vocabularies where columns are embedded.
 
     Scaling is done here, in float64, and not by the network: numbers far from 0 that differ little, such as seconds since
     1970, would have lost their difference as float32.
@@ -251,20 +148,21 @@ class TableFeed:
     """
 
     def __init__(self, columns: Columns):
-        self.columns = columns.columns
+        self.all, self.columns = columns, columns.columns
 
     def rows(self, contents: pa.Table) -> pa.Table:
         """The contents of a dataset as rows."""
         return contents
 
-    def batches(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, rows: pa.Table | Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of at most TABLE_ROWS_PER_BATCH rows, in order.
 
         Args:
             rows: an Arrow table, or dictionaries of a value by each column's name, None where it is missing.
 
         Yields:
-            (rows,) indices into `rows`, and (rows, dimension) float32.
+            (rows,) indices into `rows`, and (rows, outputs of plain columns) float32; where columns are embedded a dictionary
+            of these `numbers`, if there are some, and of `values`, (rows, embedded columns) int32.
 
         Raises:
             UserError: when a column is missing, or holds what it didn't when the encoder was made.
@@ -272,8 +170,35 @@ class TableFeed:
         for start in range(0, len(rows), TABLE_ROWS_PER_BATCH):
             batch: Any = rows[start : start + TABLE_ROWS_PER_BATCH]
             values = self._of_table(batch) if isinstance(batch, pa.Table) else self._of_dictionaries(batch, start)
-            encoded = [column.encode(each) for column, each in zip(self.columns, values, strict=True)]
-            yield np.arange(start, start + len(batch)), np.concatenate(encoded, axis=1)
+            yield np.arange(start, start + len(batch)), self.inputs(values)
+
+    def inputs(self, values: list[pa.ChunkedArray]) -> Any:
+        """What a network takes, from the values of each column."""
+        given = list(zip(self.columns, values, strict=True))
+        encoded = [self._encoded(column, each) for column, each in given if not isinstance(column, Embedded)]
+        places = [self.all.vocabulary(column).places(as_texts(each)) for column, each in given if isinstance(column, Embedded)]
+        if not places:
+            return np.concatenate(encoded, axis=1)
+        numbers = {"numbers": np.concatenate(encoded, axis=1)} if encoded else {}
+        return numbers | {"values": np.stack(places, axis=1)}
+
+    def unknown(self, inputs: Any) -> dict[str, int]:
+        """How many rows of a batch hold a value that has no vector of its own, by embedded column."""
+        if not self.all.embedded:
+            return {}
+        counts = (inputs["values"] == UNKNOWN).sum(axis=0).tolist()
+        return dict(zip((column.name for column in self.all.embedded), counts, strict=True))
+
+    def _encoded(self, column: Plain, values: pa.ChunkedArray) -> np.ndarray:
+        try:
+            return column.encode(values)
+        except pa.ArrowInvalid:
+            for value in values.drop_null().to_pylist():
+                try:
+                    column.encode(pa.chunked_array([pa.array([value], values.type)]))
+                except pa.ArrowInvalid:
+                    raise _other_type(column, value) from None
+            raise
 
     def _of_table(self, rows: pa.Table) -> list[pa.ChunkedArray]:
         self._refuse_missing(rows.column_names)
@@ -303,7 +228,7 @@ class TableFeed:
             raise UserError(f"there is no column {' and no '.join(map(repr, missing))}{where}; {advice}")
 
 
-def _other_type(column: Numbers | Category, value: Any, where: str = "") -> UserError:
+def _other_type(column: Plain | Embedded, value: Any, where: str = "") -> UserError:
     advice = "give what it held when the encoder was made, None where it is missing"
     return UserError(f"column {column.name!r} takes {column.takes}, but {value!r:.80} came{where}; {advice}")
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from embedkit import progress
 from embedkit.artifacts import Artifact
+from embedkit.batches import pick
+from embedkit.crossfit import NONE
 from embedkit.datasets import read_contents
 from embedkit.pipelines import Feed, ImageFeed, TextFeed
 
@@ -44,8 +46,8 @@ class Prepared:
         else:
             line, rows = _lines(places, dataset.manifest.rows or 0), dataset.manifest.rows or 0
             found = [inputs for _, inputs in feed.batches(read_contents(dataset, 0, rows).take(np.unique(places)))]
-            numbers = np.concatenate(found)
-            self.batch = lambda chosen: numbers[line[chosen]]
+            inputs = stacked(found)
+            self.batch = lambda chosen: pick(inputs, line[chosen])
 
     def signature(self, targets: np.ndarray) -> tuple[Any, Any] | None:
         """Shapes and types of (inputs, targets), for `Rows`, where the inputs' lengths vary."""
@@ -79,6 +81,24 @@ class Prepared:
                 advance(len(chosen))
         assert found is not None, "no rows to encode"
         return found
+
+    def frozen(self, encoder: Any, content: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The vectors of these rows as `embed` gives them: of rows that the encoder learned from, out of fold.
+
+        Args:
+            encoder: an `Encoder`.
+            content: (rows of the dataset,) int64, content hashes.
+            places: (n,) int.
+
+        Returns:
+            (n, dimension) float32.
+        """
+        found = self.encode(encoder.forward, places, len(content))
+        folds = encoder.folds.of(content[places]) if encoder.folds else np.full(len(places), NONE)
+        for fold in np.unique(folds[folds != NONE]).tolist():
+            mine = places[folds == fold]
+            found[mine] = self.encode(encoder.folds.forward(fold), mine, len(content))[mine]
+        return found[places]
 
     def order(self, places: np.ndarray, size: int, batch_size: int) -> Callable[[int, int], np.ndarray]:
         """Orders of epochs of `size` rows, one after the other through the rows, texts of like length in one batch.
@@ -125,17 +145,27 @@ class Joined(Prepared):
             self.batch = lambda chosen: feed.padded([tokens[row] for row in chosen])
             return
 
-        def batch(chosen: np.ndarray) -> np.ndarray:
+        def batch(chosen: np.ndarray) -> Any:
             of = np.searchsorted(starts, chosen, side="right") - 1
-            found: np.ndarray | None = None
+            found: dict[str, np.ndarray] | None = None
             for number in np.unique(of):
                 inputs = parts[number].batch(chosen[of == number] - starts[number])
-                found = np.empty((len(chosen), *inputs.shape[1:]), inputs.dtype) if found is None else found
-                found[of == number] = inputs
+                given = inputs if isinstance(inputs, dict) else {"": inputs}
+                if found is None:
+                    found = {name: np.empty((len(chosen), *each.shape[1:]), each.dtype) for name, each in given.items()}
+                for name, each in given.items():
+                    found[name][of == number] = each
             assert found is not None
-            return found
+            return found.get("", found)
 
         self.batch = batch
+
+
+def stacked(batches: list[Any]) -> Any:
+    """Batches of inputs as one: arrays, or dictionaries of arrays, behind one another."""
+    if isinstance(batches[0], dict):
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return np.concatenate(batches)
 
 
 def _alike(order: np.ndarray, lengths: np.ndarray, batch_size: int, seed: int, turn: int) -> np.ndarray:

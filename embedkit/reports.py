@@ -64,7 +64,7 @@ def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     axes.set_xlabel(f"accuracy on {rows:,} test rows, ± 2 standard errors (dotted: guessing); {used['train']} labels")
     axes.set_xlim(0, 1)
     axes.set_title(textwrap.fill(verdict, 95), fontsize=8, loc="left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def learning_curve(history: list[dict[str, float]], best: int, monitor: str, measured_on: str, path: Path) -> None:
@@ -89,7 +89,7 @@ def learning_curve(history: list[dict[str, float]], best: int, monitor: str, mea
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)
         axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def learning_rates(found: dict[str, Any], path: Path) -> None:
@@ -112,7 +112,7 @@ def learning_rates(found: dict[str, Any], path: Path) -> None:
         low, first = min(found["smoothed"]), found["smoothed"][0]
         axes.set_ylim(low - 0.1 * abs(first), first + 0.6 * abs(first))
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def blank_figure(inches: tuple[float, float], panels: int) -> tuple[Any, list[Any]]:
@@ -128,7 +128,8 @@ def blank_figure(inches: tuple[float, float], panels: int) -> tuple[Any, list[An
     return figure, found
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a PNG; a reader sees all of it or nothing."""
     unfinished = path.with_suffix(".unfinished")
     figure.savefig(unfinished, format="png")
     os.replace(unfinished, path)

@@ -12,14 +12,12 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from embedkit import UserError
+from embedkit.features import Category, Columns, Numbers
 from embedkit.pipelines import (
     PICTURES_PER_BATCH,
     TABLE_ROWS_PER_BATCH,
     TOKENS_PER_BATCH,
-    Category,
-    Columns,
     ImageFeed,
-    Numbers,
     TableFeed,
     TextFeed,
 )

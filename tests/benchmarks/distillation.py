@@ -22,6 +22,8 @@ EPOCHS = {"sst2": 1, "trec": 5, "banking77": 3, "ag_news": 1}
 """Of the teacher's fine-tuning: what a quarter of an hour allows."""
 LABELLED = {"sst2": 20_000}
 COPIES = {"trec": 10, "banking77": 5}
+LENGTH = 64
+"""Tokens of a text, where vectors are learned: the pairs of STS-B are shorter, and a step on whole reviews takes four times as long."""
 
 
 def rows_of(name: str, folder: Path) -> tuple[str, dict]:
@@ -124,7 +126,7 @@ def main() -> None:
     start = time.monotonic()
     if given.name == "vectors":
         dataset, more = mixed(root, given.texts), None
-        teacher = import_encoder(str(MINILM), ImportEncoder(), name="minilm")
+        teacher = import_encoder(str(MINILM), ImportEncoder(maximal_length=LENGTH), name=f"minilm-{LENGTH}")
     else:
         dataset, more = labelled(given.name, root), unlabelled(given.name, root)
         teacher = teacher_for(given.name, dataset)

@@ -1,0 +1,322 @@
+"""learn_categories: the values of a table's categories become vectors, beside its scaled numbers.
+
+An encoder of a table holds, beside what every encoder holds, `values/00-COLUMN.parquet` and on (each value of an embedded column
+with its count in the training rows and its vector), `maps.png`, and the vectors of each fold of the training rows (`crossfit`).
+Whether the vectors pay is what `compare_categories` measures; here stands how much more they tell of the rows they were learned
+from than of others, column by column.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, Field, PositiveInt
+
+from embedkit import checkpoints, entities, maps, metrics
+from embedkit.artifacts import Artifact, Metric, Table
+from embedkit.crossfit import NONE, file_of
+from embedkit.datasets import read_contents, read_rows
+from embedkit.encoders import EncoderFacts, save_encoder
+from embedkit.entities import Case, Entities, Network
+from embedkit.features import MISSING, Columns, as_texts
+from embedkit.index import unit_length
+from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.learning import Learned, learn
+from embedkit.lessons import TrainHead, assign
+from embedkit.pipelines import TableFeed
+from embedkit.preparation import stacked
+from embedkit.restoration import Restoration
+from embedkit.roles import ONE_HOT, Found, RoleText, find, left_out
+from embedkit.settings import Seeded, Settings, UserError, not_among
+from embedkit.stages import Draft, Facts, stage, write_json
+from embedkit.tasks import MAIN, Task, as_counts
+from embedkit.training import Trainer, Training, resolve
+
+EPOCHS = 100
+LOOKED_AT = 20_000
+"""Training rows whose losses in fold are measured at most."""
+
+
+class Categories(Seeded):
+    """How vectors of categories are learned."""
+
+    target: Literal["auto", "count", "none"] = "auto"
+    """What is learned: the labels as they are, or hidden values of the rows themselves where there are none (`auto`); labels that
+    are counts, by the logarithm of their mean (`count`); or hidden values although there are labels (`none`)."""
+    roles: tuple[RoleText, ...] = ()
+    """What is made of a column, as NAME=ROLE with `embedding`, `embedding:SIZE`, `one-hot`, `number`, `date`, `date:FORMAT` or
+    `leave-out`; NAME may be a pattern such as `*_id`. Found from the training rows by default."""
+    shared: tuple[str, ...] = ()
+    """Columns that have one vocabulary and its vectors together, joined by commas, such as `home,away`."""
+    least_count: PositiveInt = 3
+    """Training rows that a value needs for a vector of its own; rarer ones share that of unknown values."""
+    one_hot: PositiveInt = ONE_HOT
+    """Values of a column of words up to which it is one-hot instead of embedded."""
+    folds: int = Field(5, ge=0, le=20)
+    """Parts of the training rows whose vectors come from networks that didn't see them; with 0 there are none, and later models
+    are fooled."""
+    network: Network = Network()
+    """Shape of the network."""
+    training: Training = Training(batch_size=512, learning_rate=0.003, patience=8)
+    """How long and how fast it learns."""
+
+
+class LearnCategories(Categories):
+    """How vectors of categories are learned from a dataset."""
+
+
+@stage("encoder", revision=1, name="{dataset}-categories", keras=True)
+def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = LearnCategories()) -> Facts:
+    """Learn a vector for each value of a table's categories; the encoder puts them beside its scaled numbers.
+
+    Args:
+        dataset: a table, labelled or not.
+    """
+    if settings.folds == 1:
+        raise UserError("one fold leaves no other rows to learn from; give folds two at least, or 0 for none")
+    rows = read_rows(dataset)
+    lesson = _lesson(dataset, rows, settings)
+    contents = read_contents(dataset, 0, len(rows))
+    columns, found = fitted_columns(str(dataset), contents.take(lesson.train), settings)
+    inputs = stacked([batch for _, batch in TableFeed(columns).batches(contents)])
+    case = case_of(lesson, columns, inputs, settings.seed)
+    network = Entities(columns, case, settings.network, settings.seed)
+    training = resolve(settings.training, linear=False, epochs=EPOCHS)
+    learned = learn(out, network.problem(lesson.train, lesson.validation), training, settings.seed)
+    facts = EncoderFacts(
+        modality="table",
+        dimension=len(columns.outputs),
+        layer="columns",
+        pooling="none",
+        normalised=False,
+        source="categories",
+    )
+    details = save_encoder(out, network.encoder, facts, columns.model_dump_json(indent=1) + "\n")
+    measured, verdict = _measured(dataset, rows, lesson, network)
+    counts = _write_values(out, columns, contents.take(lesson.train), network.weights())
+    maps.draw(columns, network.weights(), counts, out / "maps.png")
+    said = [one.model_dump(exclude_none=True) for one in found]
+    notes = lesson.notes + learned.notes + ([f"left out: {reasons}"] if (reasons := left_out(found)) else [])
+    content, fold = rows["content"].to_numpy(), np.full(len(rows), NONE, np.int8)
+    if settings.folds and lesson.task is not None:
+        fold[lesson.train] = entities.folds_of(content[lesson.train], settings.folds, settings.seed)
+        gap, gains = _cross_fit(out, network, learned, lesson, fold, settings)
+        measured |= gap
+        for column, gain in zip(columns.embedded, gains, strict=True):
+            one = next(each for each in said if each["name"] == column.name)
+            one |= {name: {"value": each.value, "standard_error": each.standard_error} for name, each in gain.items()}
+            if entities.misleads(gain):
+                notes.append(misleading(column.name, gain))
+    fitted = np.sort(np.concatenate([lesson.train, lesson.validation]))
+    details |= {"fitted": record_fitted(out, rows.take(fitted), fold[fitted] if (fold != NONE).any() else None)}
+    write_json(out / "columns_found.json", said)
+    return Facts(
+        rows=len(fitted),
+        metrics=measured,
+        verdict=verdict,
+        notes=notes,
+        details=details | learned.details | {"target": lesson.kind, "columns": said},
+        timings=learned.timings,
+    )
+
+
+class Rows(BaseModel, arbitrary_types_allowed=True):
+    """Which rows of a table learn, stop and test, and what is learned; no task where hidden values are restored."""
+
+    task: Any
+    kind: str
+    ids: Any
+    train: Any
+    validation: Any
+    test: Any
+    notes: list[str] = []
+
+
+def _lesson(dataset: Artifact, rows: pa.Table, settings: Categories) -> Rows:
+    ids = rows["id"].to_numpy()
+    if settings.target != "none" and "label" in rows.column_names:
+        given = assign(str(dataset), rows, ids, np.empty((len(rows), 0)), TrainHead(seed=settings.seed))
+        task = as_counts(given.task, str(dataset), given.train) if settings.target == "count" else given.task
+        kind = "count" if settings.target == "count" else given.task.kind
+        return Rows(
+            task=task, kind=kind, ids=ids, train=given.train, validation=given.validation, test=given.test, notes=given.notes
+        )
+    if settings.target == "count":
+        raise UserError(f"{dataset} has no labels that could be counts; load it with a label_column, or leave target out")
+    split = np.array(rows["split"].to_pylist())
+    train, validation, test = (np.flatnonzero(split == name) for name in ("train", "validation", "test"))
+    if len(train) < 2 or not len(validation):
+        raise UserError(f"{dataset} has {len(train)} training and {len(validation)} validation rows; load it with some of both")
+    return Rows(task=None, kind="none", ids=ids, train=train, validation=validation, test=test)
+
+
+def fitted_columns(dataset: str, table: pa.Table, settings: Categories) -> tuple[Columns, list[Found]]:
+    """The columns by their training rows.
+
+    Raises:
+        UserError: when none is embedded.
+    """
+    columns, found = find(table, settings.roles, settings.shared, settings.least_count, settings.one_hot)
+    if not columns.embedded:
+        reasons = ", ".join(f"{one.name!r} is {one.role} ({one.reason})" for one in found)
+        raise UserError(
+            f"no column of {dataset} has many values that recur, so there is nothing to learn vectors of: {reasons}; name one with "
+            "roles, such as --roles NAME=embedding, or take make-control"
+        )
+    return columns, found
+
+
+def case_of(lesson: Rows, columns: Columns, inputs: Any, seed: int) -> Case:
+    """What the network learns."""
+    task: Task | None = lesson.task
+    if task is None:
+        return Restoration(columns).case(inputs, lesson.ids, lesson.train, seed)
+    prior = task.prior(lesson.train)
+    bias, expected = task.bias(prior, len(lesson.train)), task.entropy(lesson.train, prior)
+    return Case(inputs, task.targets, lesson.ids, task.outputs, bias, task.loss(), expected)
+
+
+def _measured(dataset: Artifact, rows: pa.Table, lesson: Rows, network: Entities) -> tuple[dict[str, Metric], str | None]:
+    """Measures on the test rows beside guessing, and what they say."""
+    test, case, task = lesson.test, network.case, lesson.task
+    if not len(test):
+        return {}, None
+    refuse_leaks(dataset, rows.take(test))
+    inputs = entities.pick(case.inputs, test)
+    if task is None:
+        ours = network.losses(inputs, case.targets[test])
+        guess = np.asarray(case.loss(case.targets[test], np.broadcast_to(case.bias.astype(np.float32), (len(test), case.outputs))))
+        gain = metrics.mean(guess - ours)
+        found = {"restoring_loss": metrics.mean(ours), "guessing_restoring_loss": metrics.mean(guess)}
+        words = "better than" if gain.value > 2 * (gain.standard_error or 0) else "no better than"
+        words = f"restores hidden values {words} guessing by their shares"
+        return found, f"{words}: loss {found['restoring_loss']} against {found['guessing_restoring_loss']}"
+    predicted = task.predict(network.forward()(inputs))
+    found = task.measure(test, predicted)
+    control = task.measure(test, task.guess(task.prior(lesson.train), len(test)))
+    measure = MAIN[task.kind]
+    return found | {f"guessing_{name}": value for name, value in control.items()}, (
+        f"the network that learned the vectors has {measure} {found[measure]} on test rows, guessing {control[measure]}; whether "
+        f"the vectors pay is what `embedkit compare-categories {dataset}` measures"
+    )
+
+
+def _cross_fit(
+    out: Draft, network: Entities, learned: Learned, lesson: Rows, fold: np.ndarray, settings: Categories
+) -> tuple[dict[str, Metric], list[dict[str, Metric]]]:
+    """Write the vectors of each fold; returns the gap between rows in fold and out of fold, and each column's worth."""
+    case, train, whole = network.case, lesson.train, network.weights()
+    seen = entities.pick(case.inputs, train[:LOOKED_AT]), case.targets[train[:LOOKED_AT]]
+    in_fold = network.losses(*seen), network.without_each(*seen)
+    kept = checkpoints.values(network.model.variables)
+    trainer: Trainer | None = None
+    losses, without = [], []
+    for number in range(settings.folds):
+        others, held = train[fold[train] != number], train[fold[train] == number]
+        if not len(held) or not len(others):
+            raise UserError(f"{len(train)} training rows are too few for {settings.folds} folds; give fewer folds")
+        path, name = out.work / f"fold-{number}.npz", file_of(number)
+        if out.finished(name) is None or not path.exists():
+            if trainer is None:
+                again = entities.again(learned.training, learned.run.best_epoch)
+                trainer = Trainer(network.problem(others, lesson.validation), again)
+            more = (settings.least_count, out.work / f"fold-{number}")
+            made = entities.learn_fold(network, trainer, others, held, lesson.validation, whole, *more)
+            checkpoints.save_arrays(path, losses=made.losses, without=made.without)
+            tables = {layer.name: table for layer, table in zip(network.tables, made.tables, strict=True)}
+            out.part(name, lambda path, tables=tables: checkpoints.save_arrays(path, **tables))
+        with np.load(path, allow_pickle=False) as stored:
+            losses.append(stored["losses"])
+            without.append(stored["without"])
+    checkpoints.assign(network.model.variables, kept)
+    unseen = np.concatenate(losses)
+    gap = float(unseen.mean() - in_fold[0].mean())
+    errors = [metrics.mean(each).standard_error or 0.0 for each in (unseen, in_fold[0])]
+    found = {
+        "in_fold_loss": metrics.mean(in_fold[0]),
+        "out_of_fold_loss": metrics.mean(unseen),
+        "gap": Metric(value=gap, n=len(unseen), standard_error=float(np.hypot(*errors))),
+    }
+    return found, entities.worth(*in_fold, unseen, np.concatenate(without, axis=1))
+
+
+def misleading(column: str, gain: dict[str, Metric]) -> str:
+    """What to say of a column whose vectors tell of their own rows only."""
+    seen, unseen = (f"{gain[name].value:.3g} ± {gain[name].standard_error or 0:.2g}" for name in ("in_fold", "out_of_fold"))
+    return (
+        f"the vectors of {column!r} lower the loss of rows that they were learned from by {seen}, but out of fold by {unseen}: "
+        f"they tell nothing of new rows, perhaps since each names its row; leave it out with --roles {column}=leave-out"
+    )
+
+
+def _write_values(out: Draft, columns: Columns, train: pa.Table, tables: list[np.ndarray]) -> list[np.ndarray]:
+    """Write each embedded column's values with their counts and vectors; returns the counts by place in the vocabulary."""
+    found = []
+    for number, column in enumerate(columns.embedded):
+        known, table = columns.vocabulary(column), tables[column.vocabulary]
+        counts = np.bincount(known.places(as_texts(train[column.name])), minlength=known.size)
+        kinds = ["unknown", "missing"] + ["value"] * len(known.values)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(table.ravel()), known.dimension)
+        lines = pa.table({"value": [None, None, *known.values], "kind": kinds, "count": counts, "vector": vectors})
+        lines = lines if known.missing else lines.filter(np.arange(known.size) != MISSING)
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", column.name)[:60]
+        pq.write_table(lines, out / f"values/{number:02d}-{safe}.parquet", compression="zstd")
+        found.append(counts)
+    return found
+
+
+class Near(BaseModel):
+    """A value that lies near: how often training rows had it, and its cosine."""
+
+    value: str
+    score: float
+    count: int
+
+
+class Neighbours(Settings):
+    """How an encoder's values are asked."""
+
+    k: PositiveInt = 10
+    """How many neighbours to give."""
+
+
+def neighbours(
+    encoder: Artifact | str, column: str, value: Any, settings: Neighbours = Neighbours(), root: Path | str | None = None
+) -> list[Near]:
+    """The values of a column whose vectors are nearest to that of one, by cosine after their mean was taken off.
+
+    Args:
+        encoder: an encoder that `learn_categories` made.
+        column: an embedded column of it.
+        value: one of its values.
+        settings: how many.
+        root: where artifacts lie, for references.
+
+    Raises:
+        UserError: when there is no such column or value.
+    """
+    artifact = Artifact.open(encoder, root).check()
+    if not (artifact / "columns.json").is_file():
+        raise UserError(f"{artifact} is no encoder of a table; give one that `embedkit learn-categories` made")
+    columns = Columns.model_validate_json((artifact / "columns.json").read_text())
+    names = [one.name for one in columns.embedded]
+    if column not in names:
+        raise not_among("embedded column", column, names)
+    path = next((artifact / "values").glob(f"{names.index(column):02d}-*.parquet"))
+    table = pq.read_table(path)
+    values, counts = table["value"].to_pylist(), table["count"].to_numpy()
+    text = as_texts(pa.chunked_array([pa.array([value])]))[0].as_py()
+    known = np.array([kind == "value" for kind in table["kind"].to_pylist()])
+    if text not in values:
+        frequent = sorted((one for one, is_value in zip(values, known, strict=True) if is_value), key=str)
+        raise not_among(f"value of {column!r}", str(text), frequent, hint="rarer ones have no vector of their own")
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    place = values.index(text)
+    unit = unit_length(vectors - np.average(vectors[known], axis=0, weights=np.maximum(counts[known], 1)))
+    scores = np.where(known & (np.arange(len(values)) != place), unit @ unit[place], -np.inf)
+    order = np.argsort(-scores, kind="stable")[: min(settings.k, int(known.sum()) - 1)]
+    return [Near(value=values[at], score=float(scores[at]), count=int(counts[at])) for at in order]
+

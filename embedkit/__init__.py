@@ -31,6 +31,7 @@ STAGES = {
     "distil": "embedkit.distillation",
     "compare": "embedkit.comparison",
     "compare_students": "embedkit.compression",
+    "compare_categories": "embedkit.worth",
     "build_index": "embedkit.index",
     "export": "embedkit.exporting",
 }
@@ -59,6 +60,7 @@ _NAMES = STAGES | {
     "MaskTexts": "embedkit.masking",
     "Distil": "embedkit.distillation",
     "CompareStudents": "embedkit.compression",
+    "CompareCategories": "embedkit.worth",
     "Compare": "embedkit.comparison",
     "BuildIndex": "embedkit.index",
     "Export": "embedkit.exporting",

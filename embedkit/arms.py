@@ -357,17 +357,18 @@ def words(task: Task, texts: np.ndarray, lesson: Lesson, seed: int) -> Trial:
     except ValueError as error:  # nothing but stop words, or no word of two letters
         raise UserError(f"TF-IDF finds no word in the training texts ({error}); leave the arm raw out") from error
     held = counter.transform(texts[lesson.validation])
-    models = [_linear_of(task, strength, seed).fit(train, _targets(task, lesson.train)) for strength in STRENGTHS]
-    scores = [score(task, lesson.validation, _said(task, model, held)) for model in models]
+    models = [linear_of(task, strength, seed).fit(train, targets_of(task, lesson.train)) for strength in STRENGTHS]
+    scores = [score(task, lesson.validation, said_of(task, model, held)) for model in models]
     best = models[int(np.argmax(scores))]
     trained = time.monotonic()
-    predicted = _said(task, best, counter.transform(texts[lesson.test]))
+    predicted = said_of(task, best, counter.transform(texts[lesson.test]))
     per_row = (time.monotonic() - trained) / len(lesson.test)
     spelled = sum(len(word) + 4 for word in counter.vocabulary_)
     return Trial(predicted, trained - start, per_row, spelled + 4 * len(counter.vocabulary_) * (1 + task.outputs))
 
 
-def _linear_of(task: Task, strength: float, seed: int) -> Any:
+def linear_of(task: Task, strength: float, seed: int) -> Any:
+    """A linear model of scikit-learn that is regularised with this inverse strength, untrained."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -377,11 +378,12 @@ def _linear_of(task: Task, strength: float, seed: int) -> Any:
     return OneVsRestClassifier(one) if task.kind == "classes" else one
 
 
-def _targets(task: Task, rows: np.ndarray) -> np.ndarray:
+def targets_of(task: Task, rows: np.ndarray) -> np.ndarray:
+    """What is true of rows, as models of scikit-learn take it."""
     return task.truth(rows).astype(int) if task.kind == "classes" else task.truth(rows)
 
 
-def _said(task: Task, model: Any, inputs: Any) -> np.ndarray:
+def said_of(task: Task, model: Any, inputs: Any) -> np.ndarray:
     """Predictions of a model of scikit-learn, a column for every class, those it never saw included."""
     if task.kind == "number":
         return model.predict(inputs)

@@ -248,7 +248,7 @@ def misleading(column: str, gain: dict[str, Metric]) -> str:
     seen, unseen = (f"{gain[name].value:.3g} ± {gain[name].standard_error or 0:.2g}" for name in ("in_fold", "out_of_fold"))
     return (
         f"the vectors of {column!r} lower the loss of rows that they were learned from by {seen}, but out of fold by {unseen}: "
-        f"they tell nothing of new rows, perhaps since each names its row; leave it out with --roles {column}=leave-out"
+        f"they fit their own rows and tell next to nothing of new ones; try without it: --roles {column}=leave-out"
     )
 
 

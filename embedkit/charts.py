@@ -348,6 +348,27 @@ def _model_looks(results: dict[str, Any], ink: Ink) -> dict[str, dict[str, Any]]
     return looks
 
 
+def scores(results: dict[str, Any], ink: Ink) -> bytes:
+    """The scores of one split's arms with their errors, the best at the top; those that embed are filled, the others hollow."""
+    sign = -1 if results["measure"] == "rmse" else 1
+    arms = sorted((arm for arm in results["split"]["arms"] if arm["name"] != "guess"), key=lambda arm: sign * arm["value"])
+    figure, axes = _canvas((8.4, 0.42 * len(arms) + 1.1), ink)
+    best = (results["split"]["best"], results["split"]["best_control"])
+    for place, arm in enumerate(arms):
+        colour = ink.arms[0] if arm["embeds"] else ink.arms[1]
+        error = float(np.hypot(arm["seeds_error"] or 0, arm["rows_error"]))
+        axes.errorbar([arm["value"]], [place], xerr=[error], fmt="none", ecolor=colour, elinewidth=1.4)
+        look = {"color": colour, "marker": "o" if arm["embeds"] else "s", "markersize": 9 if arm["name"] in best else 6.5}
+        axes.plot([arm["value"]], [place], markerfacecolor=colour if arm["embeds"] else ink.page, **look)
+    axes.set_yticks(range(len(arms)), [arm["title"] for arm in arms])
+    axes.set_ylim(-0.6, len(arms) - 0.4)
+    axes.set_xlabel(f"{wording.measure(results)} ({'less' if sign < 0 else 'more'} is better)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %" if wording.is_share(results) else f"{value:g}")
+    axes.grid(axis="x", color=ink.line, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return _png(figure)
+
+
 def confusion(results: dict[str, Any], ink: Ink) -> bytes:
     """What share of each true class was taken for which class; counts in the cells where they can be read."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm

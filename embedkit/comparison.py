@@ -266,7 +266,7 @@ def _trials(
                 }
 
             facts = out.part(name, write)
-            predicted = _predicted(bench.task, pq.read_table(out / name))
+            predicted = predictions_of(bench.task, pq.read_table(out / name))
             found.setdefault((arm, budget), []).append(Trial(predicted, **facts))
             advance(1)
             if place + 1 == len(runs) or runs[place + 1][0] != arm:
@@ -276,7 +276,7 @@ def _trials(
     return found
 
 
-def _predicted(task: Task, table: pa.Table) -> np.ndarray:
+def predictions_of(task: Task, table: pa.Table) -> np.ndarray:
     """Predictions as they are in a file; so that a resumed call sees the same numbers."""
     if task.kind == "number":
         return table["predicted"].to_numpy()

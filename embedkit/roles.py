@@ -120,7 +120,7 @@ def find(
         values = table[name]
         texts = as_texts(values)
         counts = _counts(texts)
-        role, reason = (rule.role, "as was asked") if rule else _role(name, values, texts, counts, least_count, one_hot)
+        role, reason = (rule.role, ASKED) if rule else _role(name, values, texts, counts, least_count, one_hot)
         one = Found(name=name, role=role, reason=reason, values=len(counts))
         if role == "embedding":
             group = together.get(name, (name,))
@@ -168,6 +168,7 @@ def left_out(found: list[Found]) -> str:
 
 
 SAME = "the same in all training rows"
+ASKED = "as was asked"
 
 
 def _together(table: pa.Table, shared: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

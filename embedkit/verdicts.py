@@ -118,7 +118,7 @@ def sentence(
     if best is None:
         return "No arm could learn from these rows."
     if chosen is None:
-        gain = _points(task, guess["value"], guess["error"])
+        gain = points(task, guess["value"], guess["error"])
         return (
             f"Nothing beats guessing: the best arm, {arms[best].title}, has {measure} {said(best)}, which is {gain} better than "
             "guessing, no more than chance does among so many arms. Look at the labels, or get more of them."
@@ -137,14 +137,14 @@ def sentence(
             if cheaper
             else (
                 f"no other arm comes within one standard error; the next, {arms[second].title}, is "
-                f"{_points(task, -gap['value'], gap['error'])} behind"
+                f"{points(task, -gap['value'], gap['error'])} behind"
             )
         )
         return f"{_upper(arms[best].title)} is worth its cost: {measure} {said(best)}; {why}. It takes {costs[best]} {kept}."
     gap = scores[chosen]["difference"]
     return (
         f"{_upper(arms[chosen].title)} is enough: {measure} {said(chosen)}, within one standard error of the best, "
-        f"{arms[best].title} ({said(best)}; {_points(task, -gap['value'], gap['error'])} more). It is the "
+        f"{arms[best].title} ({said(best)}; {points(task, -gap['value'], gap['error'])} more). It is the "
         f"cheapest of the {len(found['near'])} arms that are: {costs[chosen]} {kept}, where {arms[best].title} takes {costs[best]}."
     )
 
@@ -154,7 +154,7 @@ def shown(task: Task, value: float) -> str:
     return f"{value:.4g}" if task.kind == "number" else f"{100 * value:.1f} %"
 
 
-def _points(task: Task, value: float, error: float) -> str:
+def points(task: Task, value: float, error: float) -> str:
     """A difference with its standard error, for people."""
     return f"{value:.3g} ± {error:.2g}" if task.kind == "number" else f"{100 * value:.1f} ± {100 * error:.1f} points"
 

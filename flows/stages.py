@@ -40,6 +40,7 @@ load_table = flow_of(embedkit.load_table)
 import_encoder = flow_of(embedkit.import_encoder)
 make_control = flow_of(embedkit.make_control)
 pretrain_autoencoder = flow_of(embedkit.pretrain_autoencoder)
+learn_categories = flow_of(embedkit.learn_categories)
 embed = flow_of(embedkit.embed)
 cut_encoder = flow_of(embedkit.cut_encoder)
 train_head = flow_of(embedkit.train_head)
@@ -47,11 +48,13 @@ fine_tune = flow_of(embedkit.fine_tune)
 mask_texts = flow_of(embedkit.mask_texts)
 distil = flow_of(embedkit.distil)
 compare_students = flow_of(embedkit.compare_students)
+compare_categories = flow_of(embedkit.compare_categories)
 compare = flow_of(embedkit.compare)
 build_index = flow_of(embedkit.build_index)
 export = flow_of(embedkit.export)
 
 FLOWS = [
-    *(load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, cut_encoder),
-    *(embed, train_head, fine_tune, mask_texts, distil, compare, compare_students, build_index, export),
+    *(load_images, load_texts, load_table, import_encoder, make_control, pretrain_autoencoder, learn_categories),
+    *(cut_encoder, embed, train_head, fine_tune, mask_texts, distil, compare, compare_students, compare_categories),
+    *(build_index, export),
 ]

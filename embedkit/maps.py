@@ -10,9 +10,11 @@ from embedkit.wording import cut
 
 COLUMNS = 3
 """Columns that are drawn at most: those of most values."""
-NAMED = 40
-"""Values that are named, the most frequent ones; others are dots."""
+NAMED = 60
+"""Values that are named, the most frequent ones, where their names don't lie on one another; others are dots."""
 LONGEST = 22
+LETTER, LINE = 0.0056, 0.022
+"""Width and height of a letter, as shares of a panel's."""
 
 
 def principal_plane(vectors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -34,6 +36,25 @@ def principal_plane(vectors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray
     places[:, : found.shape[1]] = found
     shares[: len(spread[:2])] = np.square(spread[:2]) / max(float(np.square(spread).sum()), 1e-12)
     return places, shares
+
+
+def apart(names: dict[int, str], places: np.ndarray) -> dict[int, str]:
+    """The names that can be written without lying on one before them.
+
+    Args:
+        names: by place, in the order of their importance; each stands to the right of its place.
+        places: (values, 2).
+    """
+    low, span = places.min(axis=0), np.maximum(np.ptp(places, axis=0), 1e-12)
+    taken, kept = np.empty((0, 3)), {}
+    for at, name in names.items():
+        x, y = (places[at] - low) / span
+        width = LETTER * len(name)
+        beside = (taken[:, 0] < x + width) & (x < taken[:, 0] + taken[:, 2])
+        if not (beside & (np.abs(taken[:, 1] - y) < LINE)).any():
+            kept[at] = name
+            taken = np.concatenate([taken, [[x, y, width]]])
+    return kept
 
 
 def draw(columns: Columns, tables: list[np.ndarray], counts: list[np.ndarray], path: Path) -> None:
@@ -58,8 +79,9 @@ def draw(columns: Columns, tables: list[np.ndarray], counts: list[np.ndarray], p
         places, shares = principal_plane(tables[column.vocabulary][FIRST:], count)
         sizes = 6 + 120 * count / max(1, count.max())
         axes.scatter(places[:, 0], places[:, 1], s=sizes, color="#1f6fb4", alpha=0.45, linewidths=0)
-        for at in np.argsort(-count, kind="stable")[:NAMED].tolist():
-            name = cut(known.values[at], LONGEST)
+        order = np.argsort(-count, kind="stable")[:NAMED].tolist()
+        names = {at: cut(known.values[at], LONGEST) for at in order}
+        for at, name in apart(names, places).items():
             axes.annotate(name, places[at], fontsize=7, xytext=(3, 2), textcoords="offset points", parse_math=False)
         title = f"{column.name}: {len(count):,} values; the plane holds {shares.sum():.0%} of how they differ"
         axes.set_title(title, fontsize=9, loc="left", parse_math=False)

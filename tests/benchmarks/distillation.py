@@ -23,7 +23,7 @@ EPOCHS = {"sst2": 1, "trec": 5, "banking77": 3, "ag_news": 1}
 LABELLED = {"sst2": 20_000}
 COPIES = {"trec": 10, "banking77": 5}
 LENGTH = 64
-"""Tokens of a text, where vectors are learned: the pairs of STS-B are shorter, and steps on whole reviews take four times as long."""
+"""Tokens of a text, where vectors are learned: the pairs of STS-B are shorter, and whole reviews take four times as long."""
 
 
 def rows_of(name: str, folder: Path) -> tuple[str, dict]:

@@ -24,9 +24,9 @@ from embedkit import (
 )
 from embedkit.autoencoder import ConvNet
 from embedkit.cards import CARD
-from embedkit.controls import fit_columns
 from embedkit.datasets import read_rows
 from embedkit.embedding import read_vectors
+from embedkit.roles import left_out, plain_columns
 
 NETWORK = ConvNet(side=6, dimension=5, channels=4)
 
@@ -190,8 +190,8 @@ def test_the_artifact_says_what_each_number_of_a_vector_is(control):
     facts = json.loads((control / "columns.json").read_text())
     assert facts["outputs"] == OUTPUTS
     assert facts["columns"][:2] == [
-        {"kind": "numbers", "name": "size", "low": 0.0, "high": 24.0, "gaps": False},
-        {"kind": "numbers", "name": "depth", "low": -2.0, "high": 4.0, "gaps": True},
+        {"kind": "numbers", "name": "size", "low": 0.0, "high": 24.0, "gaps": False, "bounded": False},
+        {"kind": "numbers", "name": "depth", "low": -2.0, "high": 4.0, "gaps": True, "bounded": False},
     ]
     assert control.manifest.details["dimension"] == 10
 
@@ -251,13 +251,13 @@ def test_too_few_training_rows_for_a_range_are_refused(tmp_path, train):
 
 def test_up_to_20_texts_are_one_hot_and_more_are_left_out():
     few, many = [f"{n:02d}" for n in range(20)], [f"{n:02d}" for n in range(21)]
-    columns, left_out = fit_columns(pa.table({"few": [*few, None, None], "many": [*many, None], "one": ["x", *[None] * 21]}))
+    columns, found = plain_columns(pa.table({"few": [*few, None, None], "many": [*many, None], "one": ["x", *[None] * 21]}))
     assert columns.outputs == [*(f"few is {word}" for word in few), "one is x"]
-    assert left_out == {"more than 20 different texts": ["many"]}
+    assert left_out(found) == "'many' (more than 20 different texts)"
 
 
 def test_a_range_is_that_of_the_finite_numbers_and_what_is_not_finite_is_a_gap():
-    columns, _ = fit_columns(pa.table({"x": [0.0, float("inf"), 4.0, float("nan")], "y": [1, 2, 3, -5]}))
+    columns, _ = plain_columns(pa.table({"x": [0.0, float("inf"), 4.0, float("nan")], "y": [1, 2, 3, -5]}))
     found = [(column.name, column.low, column.high, column.gaps) for column in columns.columns]
     assert found == [("x", 0, 4, True), ("y", -5, 3, False)]
 
@@ -265,6 +265,6 @@ def test_a_range_is_that_of_the_finite_numbers_and_what_is_not_finite_is_a_gap()
 def test_a_column_of_which_nothing_is_known_is_left_out():
     days = pa.array([datetime(2026, 1, 1), datetime(2026, 1, 2)])
     given = {"text": pa.nulls(2, pa.string()), "truth": [True, True], "number": [float("nan")] * 2, "day": days, "x": [1, 2]}
-    columns, left_out = fit_columns(pa.table(given))
+    columns, found = plain_columns(pa.table(given))
     assert columns.outputs == ["x"]
-    assert left_out == {"the same in all training rows": ["text", "truth", "number"], "moments": ["day"]}
+    assert left_out(found) == "'text', 'truth', 'number' (the same in all training rows); 'day' (moments)"

@@ -53,6 +53,7 @@ _NAMES = STAGES | {
     "LearnCategories": "embedkit.categories",
     "neighbours": "embedkit.categories",
     "Neighbours": "embedkit.categories",
+    "EntityEmbedding": "embedkit.estimator",
     "Embed": "embedkit.embedding",
     "TrainHead": "embedkit.heads",
     "FineTune": "embedkit.tuning",

@@ -8,7 +8,7 @@ from than of others, column by column.
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,7 @@ class Categories(Seeded):
     """Training rows that a value needs for a vector of its own; rarer ones share that of unknown values."""
     one_hot: PositiveInt = ONE_HOT
     """Values of a column of words up to which it is one-hot instead of embedded."""
-    folds: int = Field(5, ge=0, le=20)
+    folds: Annotated[int, Field(ge=0, le=20)] = 5
     """Parts of the training rows whose vectors come from networks that didn't see them; with 0 there are none, and later models
     are fooled."""
     network: Network = Network()
@@ -238,7 +238,7 @@ def _cross_fit(
     found = {
         "in_fold_loss": metrics.mean(in_fold[0]),
         "out_of_fold_loss": metrics.mean(unseen),
-        "gap": Metric(value=gap, n=len(unseen), standard_error=float(np.hypot(*errors))),
+        "gap": Metric(value=gap, n=len(unseen), standard_error=float(np.hypot(errors[0], errors[1]))),
     }
     return found, entities.worth(*in_fold, unseen, np.concatenate(without, axis=1))
 
@@ -320,3 +320,10 @@ def neighbours(
     order = np.argsort(-scores, kind="stable")[: min(settings.k, int(known.sum()) - 1)]
     return [Near(value=values[at], score=float(scores[at]), count=int(counts[at])) for at in order]
 
+
+def __getattr__(name: str) -> Any:
+    if name == "EntityEmbedding":  # not before it is asked for, since scikit-learn takes a second to load
+        from embedkit.estimator import EntityEmbedding
+
+        return EntityEmbedding
+    raise AttributeError(f"module 'embedkit.categories' has no attribute {name!r}")

@@ -89,7 +89,7 @@ def application(only: str | None) -> App:
 
         parameters = inspect.signature(predict).parameters | {"settings": _options_of(Predict)}
         _signed(predict, list(parameters.values()))
-    for command in (predict, search, layers, quickstart, ui, artifacts):
+    for command in (predict, search, neighbours, layers, quickstart, ui, artifacts):
         app.command(command)
     for name, module in STAGES.items():
         command = name.replace("_", "-")
@@ -161,6 +161,33 @@ def search(
             continue
         for neighbour in neighbours:
             print(f"{neighbour.score:.4f}\t{neighbour.id}\t{' '.join(neighbour.content.split())}")
+
+
+def neighbours(
+    encoder: str,
+    column: str,
+    value: str,
+    *,
+    k: Annotated[int, Parameter(help="How many neighbours to give.")] = 10,
+    root: Root = None,
+    as_json: As_json = False,
+) -> None:
+    """Find the values of a table's column that are nearest to one: a line each of score, count in the training rows, and value.
+
+    Args:
+        encoder: what `learn-categories` made, such as encoder/sales-categories.
+        column: a column whose values have vectors.
+        value: one of its values.
+    """
+    from embedkit.categories import Neighbours
+    from embedkit.categories import neighbours as find
+
+    found = find(encoder, column, value, Neighbours(k=k), root=root)
+    if as_json:
+        print(json.dumps({"value": value, "neighbours": [near.model_dump() for near in found]}, ensure_ascii=False))
+        return
+    for near in found:
+        print(f"{near.score:.4f}\t{near.count}\t{' '.join(near.value.split())}")
 
 
 def layers(source: str, *, architecture: str | None = None, alpha: float | None = None, as_json: As_json = False) -> None:

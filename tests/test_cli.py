@@ -68,7 +68,7 @@ def test_help_names_every_command_with_its_first_sentence(embed_kit, monkeypatch
     for name, module in embedkit.STAGES.items():
         stage = getattr(__import__(module, fromlist=[name]), name)
         assert re.search(rf"{name.replace('_', '-')} +{re.escape(stage.__doc__.splitlines()[0])}", out), name
-    for name in ("predict", "search", "layers", "quickstart", "ui", "artifacts", "--version"):
+    for name in ("predict", "search", "neighbours", "layers", "quickstart", "ui", "artifacts", "--version"):
         assert f" {name} " in out
     assert "Add --debug to any command" in out
 
@@ -400,6 +400,42 @@ def test_search_prints_score_id_and_text_the_nearest_first(chained):
     scores = [float(score) for score, _, _ in lines]
     assert scores[:3] == sorted(scores[:3], reverse=True) and scores[3:] == sorted(scores[3:], reverse=True)
     assert lines[0][2] == "the good film number 8" and lines[0][0] == "1.0000"
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory):
+    """An artifact root with an encoder whose column `town` has 12 values, two epochs old."""
+    folder = tmp_path_factory.mktemp("towns")
+    lines = [f"town {chr(97 + row % 12)},{row % 7},{'ab'[row % 12 < 6]}" for row in range(240)]
+    (folder / "sales.csv").write_text("\n".join(["town,size,label", *lines]) + "\n")
+    root = folder / "artifacts"
+    table = embedkit.load_table(folder / "sales.csv", embedkit.LoadTable(label_column="label"), root=root)
+    training = embedkit.Training(epochs=2, preflight=False)
+    embedkit.learn_categories(table, embedkit.LearnCategories(folds=0, training=training), root=root)
+    return root
+
+
+def test_neighbours_prints_score_count_and_value_the_nearest_first(embed_kit, towns):
+    code, out, err = embed_kit("neighbours", "encoder/sales-categories", "town", "town a", "--k", 3, "--root", towns)
+    lines = [line.split("\t") for line in out.rstrip("\n").split("\n")]
+    found = embedkit.neighbours("encoder/sales-categories", "town", "town a", embedkit.Neighbours(k=3), root=towns)
+    assert (code, err) == (0, "") and lines == [[f"{near.score:.4f}", str(near.count), near.value] for near in found]
+    scores = [float(score) for score, _, _ in lines]
+    assert len(lines) == 3 and scores == sorted(scores, reverse=True) and all(value != "town a" for _, _, value in lines)
+    code, out, _ = embed_kit("neighbours", "encoder/sales-categories", "town", "town a", "--root", towns, "--json")
+    told = json.loads(out)
+    assert code == 0 and told["value"] == "town a" and len(told["neighbours"]) == 10
+    assert told["neighbours"][:3] == [near.model_dump() for near in found]
+
+
+def test_neighbours_of_what_is_not_there_is_one_sentence(refused, towns):
+    asked = ("neighbours", "encoder/sales-categories")
+    code, sentence = refused(*asked, "town", "town q", "--root", towns)
+    assert code == 1 and sentence.startswith("value of 'town' 'town q' is not known; did you mean 'town ")
+    assert sentence.endswith("(rarer ones have no vector of their own)")
+    code, sentence = refused(*asked, "size", "3", "--root", towns)
+    assert (code, sentence) == (1, "embedded column 'size' is not known; there is town")
+    assert refused(*asked, "town", "town a", "--k", "0", "--root", towns)[0] == 2
 
 
 def test_the_artifacts_of_a_chain_can_be_looked_at(chained, embed_kit):

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from pydantic import BaseModel, Field, PrivateAttr, StrictBool, StrictInt, StrictStr, computed_field
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 CORE = 0.9
 """Where the ends of a bounded column's range come to lie; what lies outside shares the rest up to 1."""
 UNKNOWN, MISSING, FIRST = 0, 1, 2
@@ -126,7 +127,7 @@ class Category(BaseModel):
     def encode(self, values: pa.ChunkedArray) -> np.ndarray:
         """(rows,) of the type of `values` as (rows, outputs) float32."""
         known = as_texts(pa.chunked_array([pa.array(self.values)]))
-        places = pc.index_in(as_texts(values), known.combine_chunks()).fill_null(-1).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+        places = pc.index_in(as_texts(values), known.combine_chunks()).fill_null(-1).to_numpy()
         return (places[:, None] == np.arange(len(self.values))).astype(np.float32)
 
 
@@ -213,7 +214,7 @@ class Vocabulary(BaseModel):
         if self._known is None:
             self._known = pa.array(self.values, pa.string())
         found = pc.index_in(values, self._known, skip_nulls=True)
-        places = np.asarray(found.fill_null(-1)).astype(np.int32)  # pyright: ignore[reportAttributeAccessIssue]
+        places = np.asarray(found.fill_null(-1)).astype(np.int32)
         places = np.where(places < 0, UNKNOWN, places + FIRST)
         return np.where(np.asarray(values.is_null()), MISSING if self.missing else UNKNOWN, places).astype(np.int32)
 
@@ -266,7 +267,9 @@ def _text(value: Any) -> str | None:
         number = float(value)
         if not math.isfinite(number):
             return None
-        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else str(number)
+        if number.is_integer() and abs(number) < 2**53:
+            return str(int(number))
+        return pa.scalar(number).cast(pa.string()).as_py()  # Python itself writes 1e-05 where Arrow writes 0.00001
     if isinstance(value, date):
         moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         return pa.array([moment], pa.timestamp("us")).cast(pa.string())[0].as_py()

@@ -123,10 +123,10 @@ class Encoder:
         folds = self.folds.of(content) if self.folds and content is not None else None
         for indices, batch in self.feed.batches(rows):
             vectors[indices] = self.forward(batch)
-            for fold in np.unique(folds[indices]) if folds is not None else ():
-                mine = folds[indices] == fold
-                if fold != NONE and self.folds:
-                    vectors[indices[mine]] = self.folds.forward(int(fold))(pick(batch, mine))
+            if self.folds and folds is not None:
+                here = folds[indices]
+                for fold in np.unique(here[here != NONE]).tolist():
+                    vectors[indices[here == fold]] = self.folds.forward(fold)(pick(batch, here == fold))
         return vectors
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from embedkit import checkpoints, engines, metrics, splits
 from embedkit.artifacts import Metric
 from embedkit.batches import Rows, pick
 from embedkit.crossfit import NONE
 from embedkit.features import UNKNOWN, Columns
-from embedkit.schedules import Training
+from embedkit.schedules import Share, Training
 from embedkit.settings import Settings
 from embedkit.training import Problem, Trainer, fit
 
@@ -34,9 +34,9 @@ class Network(Settings):
 
     hidden: tuple[PositiveInt, ...] = (256, 128)
     """Widths of the dense layers between the vectors and the prediction."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: Share = 0.1
     """Share of the vectors' numbers, and of the first dense layer's, that are left out in training (Srivastava et al. 2014)."""
-    unknown: float = Field(0.05, ge=0, lt=1)
+    unknown: Share = 0.05
     """Share of the values that are shown as unknown in training, so that the vector of unknown values learns what is usual."""
 
 
@@ -75,7 +75,7 @@ class Entities:
             x = keras.layers.Dense(width, activation="relu", name=f"hidden_{number}")(x)
             x = x if number else keras.layers.Dropout(shape.dropout, seed=seed + 1, name=f"dropout_{number}")(x)
         bias: Any = keras.initializers.Constant(np.asarray(case.bias, np.float32).tolist())
-        start = keras.initializers.RandomUniform(-0.01, 0.01, seed=seed)  # so that it begins at the prior, nearly
+        start: Any = keras.initializers.RandomUniform(-0.01, 0.01, seed=seed)  # so that it begins at the prior, nearly
         x = keras.layers.Dense(case.outputs, kernel_initializer=start, bias_initializer=bias, name="outputs")(x)
         self.model = keras.Model(self.encoder.input, x, name="entities")
         self.start = checkpoints.values(self.model.variables)
@@ -155,13 +155,14 @@ def build(columns: Columns) -> tuple[Any, list[Any]]:
     width = sum(len(column.outputs) for column in columns.plain)
     inputs: dict[str, Any] = {"numbers": keras.Input((width,), name="numbers")} if width else {}
     parts: list[Any] = list(inputs.values())                                                # (rows, width), near [-1, 1]
-    inputs["values"] = keras.Input((len(columns.embedded),), dtype="int32", name="values")  # (rows, embedded columns)
+    values: Any = keras.Input((len(columns.embedded),), dtype="int32", name="values")       # (rows, embedded columns)
+    inputs["values"] = values
     tables = [
         keras.layers.Embedding(known.size, known.dimension, name=f"vocabulary_{number}")
         for number, known in enumerate(columns.vocabularies)
     ]
     for number, column in enumerate(columns.embedded):
-        parts.append(tables[column.vocabulary](inputs["values"][:, number]))                # (rows, its dimension)
+        parts.append(tables[column.vocabulary](values[:, number]))                          # (rows, its dimension)
     vector = keras.layers.Concatenate(name="columns")(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, vector, name="encoder"), tables
 

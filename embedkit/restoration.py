@@ -40,7 +40,7 @@ class Restoration:
         known = places if numbers is None else np.concatenate([places, numbers], axis=1)
         drawn = np.random.default_rng(seed).random((len(values), self.embedded + len(self.groups))) < HIDDEN
         hidden = np.concatenate([drawn[:, : self.embedded], np.repeat(drawn[:, self.embedded :], self.groups, axis=1)], axis=1)
-        shown = {"values": np.where(hidden[:, : self.embedded], UNKNOWN, values).astype(np.int32)}
+        shown: dict[str, np.ndarray] = {"values": np.where(hidden[:, : self.embedded], UNKNOWN, values).astype(np.int32)}
         if numbers is not None:
             shown["numbers"] = np.where(hidden[:, self.embedded :], 0, numbers).astype(np.float32)
         targets = np.concatenate([known, hidden], axis=1).astype(np.float32)
@@ -60,7 +60,7 @@ class Restoration:
         from keras import ops
 
         rows = ops.shape(inputs["values"])[0]
-        drawn = keras.random.uniform((rows, self.embedded + len(self.groups)), seed=generator) < HIDDEN
+        drawn: Any = keras.random.uniform((rows, self.embedded + len(self.groups)), seed=generator) < HIDDEN
         spread = np.concatenate([np.arange(self.embedded), self.embedded + np.repeat(np.arange(len(self.groups)), self.groups)])
         more: Any = ops.take(drawn, spread.astype(np.int32), axis=1)
         shown = {**inputs, "values": ops.where(more[:, : self.embedded], UNKNOWN, inputs["values"])}
@@ -74,11 +74,15 @@ class Restoration:
         from keras import ops
 
         targets, outputs = ops.convert_to_tensor(targets), ops.convert_to_tensor(outputs)
-        hidden, start, found = targets[:, self.width :], 0, []
+        found: list[Any] = []
+        hidden, start = targets[:, self.width :], 0
         for number, classes in enumerate(self.classes):
             place = ops.cast(targets[:, number], "int32")
-            found.append(ops.sparse_categorical_crossentropy(place, outputs[:, start : start + classes], from_logits=True)[:, None])
+            each: Any = ops.sparse_categorical_crossentropy(place, outputs[:, start : start + classes], from_logits=True)
+            found.append(each[:, None])
             start += classes
         if self.plain:
-            found.append(0.5 * ops.square(targets[:, self.embedded : self.width] - outputs[:, start:]))
-        return ops.sum(ops.concatenate(found, axis=1) * hidden, axis=1) / ops.maximum(ops.sum(hidden, axis=1), 1.0)
+            off: Any = ops.square(targets[:, self.embedded : self.width] - outputs[:, start:])
+            found.append(0.5 * off)
+        total: Any = ops.sum(ops.concatenate(found, axis=1) * hidden, axis=1)
+        return total / ops.maximum(ops.sum(hidden, axis=1), 1.0)

@@ -138,7 +138,7 @@ def target_encoded(task: Task, cells: Cells, train: np.ndarray, seed: int) -> np
     from sklearn.preprocessing import TargetEncoder
 
     kind = "continuous" if task.kind == "number" else "binary" if task.outputs == 2 else "multiclass"
-    folds = (KFold if task.kind == "number" else StratifiedKFold)(5, shuffle=True, random_state=seed)
+    folds: Any = (KFold if task.kind == "number" else StratifiedKFold)(5, shuffle=True, random_state=seed)
     coder = TargetEncoder(target_type=kind, cv=folds)
     known = _strings(cells.words)
     inside = coder.fit_transform(known[train], targets_of(task, train))

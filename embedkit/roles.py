@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import AfterValidator, BaseModel
 
-from embedkit.features import PARTS, Calendar, Category, Columns, Embedded, Numbers, Vocabulary, as_texts, calendar, moments
+from embedkit.features import PARTS, Calendar, Category, Columns, Embedded, Numbers, Vocabulary, as_texts, calendar, moments, pc
 from embedkit.settings import UserError, not_among
 
 ONE_HOT = 10
@@ -215,14 +214,14 @@ def _role(
     if recurring >= RECURRING:
         why = "whole numbers that name things, by the column's name" if key else "texts that recur"
         return "embedding", f"{len(counts):,} different values: {why}"
-    length = pc.mean(pc.count_substring(texts, " ")).as_py() + 1  # pyright: ignore[reportAttributeAccessIssue]
+    length = pc.mean(pc.count_substring(texts, " ")).as_py() + 1
     if length >= SENTENCE:
         return "left out", "free text"
     return "left out", "an identifier: nearly every row has a value of its own, which says nothing of other rows"
 
 
 def _is_index(values: pa.ChunkedArray, counts: np.ndarray) -> bool:
-    low, high = (bound.as_py() for bound in pc.min_max(values).values())  # pyright: ignore[reportAttributeAccessIssue]
+    low, high = (bound.as_py() for bound in pc.min_max(values).values())
     least, most = INDEX
     dense = low in (0, 1) and len(counts) == high - low + 1
     return dense and least <= len(counts) <= most and counts.min() >= EVEN * counts.mean()

@@ -31,11 +31,11 @@ from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
 from embedkit.restoration import Restoration
 from embedkit.roles import ONE_HOT, RoleText, find, left_out
+from embedkit.schedules import Share
 from embedkit.settings import UserError
 from embedkit.tasks import Task, as_counts, task_of
 from embedkit.training import Training, resolve
 
-Share = Annotated[float, Field(ge=0, lt=1)]
 Target = Literal["auto", "class", "classes", "number", "count"]
 
 

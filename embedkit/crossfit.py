@@ -35,8 +35,9 @@ class Folds:
     def __init__(self, folder: Path, model: Any):
         self.folder, self.model = folder, model
         ledger = pq.read_table(folder / "fitted.parquet", columns=["content", "fold"])
-        order = np.argsort(content := ledger["content"].to_numpy())
-        self.content, self.fold = content[order], ledger["fold"].to_numpy()[order]
+        content, fold = ledger["content"].to_numpy(), ledger["fold"].to_numpy()
+        order = np.lexsort((-fold, content))  # a copy that only decided when to stop comes after those learned from
+        self.content, self.fold = content[order], fold[order]
         self._forward: dict[int, Callable[[Any], np.ndarray]] = {}
 
     @classmethod

@@ -209,7 +209,7 @@ def test_a_column_that_cannot_have_its_role_is_refused():
         column(CITIES, ("x=number",))
     with pytest.raises(UserError, match="column 'x' holds int64, which is no moment; give it another role"):
         column([1, 2, 3], ("x=date",))
-    with pytest.raises(UserError, match=r"column 'x' holds what is no moment written in ISO 8601 \(.*\); say how it is, such as x=d"):
+    with pytest.raises(UserError, match=r"column 'x' holds what is no moment written in ISO 8601 \(.*\); say how it is, such"):
         column(["3/4/26", "5/6/26"], ("x=date",))
     with pytest.raises(UserError, match=r"what is no moment written as '%m/%d/%y' \(.*\); say how .* or give another role"):
         column(["3/4/26", "soon"], ("x=date:%m/%d/%y",))

@@ -18,6 +18,7 @@ import numpy as np
 from embedkit import adaptation, checkpoints, engines, metrics, roles
 from embedkit.artifacts import Artifact
 from embedkit.autoencoder import principal_components
+from embedkit.crossfit import Known
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import Encoder
 from embedkit.environment import peak_of
@@ -119,8 +120,8 @@ class Bench:
     @cached_property
     def vectors(self) -> np.ndarray:
         """The vectors of the frozen encoder, (rows, dimension), 0 for rows that nobody asks for."""
-        content = read_rows(self.dataset, ["content"])["content"].to_numpy()
-        return self._kept("frozen", lambda: self.prepared.frozen(self.loaded, content, self.places))
+        known = Known.of(read_rows(self.dataset, ["id", "content"]))
+        return self._kept("frozen", lambda: self.prepared.frozen(self.loaded, known, self.places))
 
     def random_vectors(self, seed: int) -> np.ndarray:
         """The vectors of the same network with random weights."""

@@ -20,7 +20,7 @@ from embedkit.artifacts import Artifact, Metric, Table
 from embedkit.crossfit import NONE, file_of
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
-from embedkit.entities import Case, Entities, Network
+from embedkit.entities import Entities, Network, TableTraining, resolved
 from embedkit.features import MISSING, Columns, as_texts
 from embedkit.index import unit_length
 from embedkit.leaks import record_fitted, refuse_leaks
@@ -28,14 +28,13 @@ from embedkit.learning import Learned, learn
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
-from embedkit.restoration import Restoration
+from embedkit.restoration import case_of
 from embedkit.roles import ONE_HOT, Found, RoleText, find, left_out
 from embedkit.settings import Seeded, Settings, UserError, not_among
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.tasks import MAIN, Task, as_counts
-from embedkit.training import Trainer, Training, resolve
+from embedkit.tasks import MAIN, as_counts
+from embedkit.training import Trainer
 
-EPOCHS = 100
 LOOKED_AT = 20_000
 """Training rows whose losses in fold are measured at most."""
 
@@ -60,7 +59,7 @@ class Categories(Seeded):
     are fooled."""
     network: Network = Network()
     """Shape of the network."""
-    training: Training = Training(batch_size=512, learning_rate=0.003, patience=8)
+    training: TableTraining = TableTraining()
     """How long and how fast it learns."""
 
 
@@ -82,9 +81,9 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     contents = read_contents(dataset, 0, len(rows))
     columns, found = fitted_columns(str(dataset), contents.take(lesson.train), settings)
     inputs = stacked([batch for _, batch in TableFeed(columns).batches(contents)])
-    case = case_of(lesson, columns, inputs, settings.seed)
+    case = case_of(lesson.task, columns, inputs, lesson.ids, lesson.train, settings.seed)
     network = Entities(columns, case, settings.network, settings.seed)
-    training = resolve(settings.training, linear=False, epochs=EPOCHS)
+    training = resolved(settings.training, len(lesson.train))
     learned = learn(out, network.problem(lesson.train, lesson.validation), training, settings.seed)
     facts = EncoderFacts(
         modality="table",
@@ -100,9 +99,9 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     maps.draw(columns, network.weights(), counts, out / "maps.png")
     said = [one.model_dump(exclude_none=True) for one in found]
     notes = lesson.notes + learned.notes + ([f"left out: {reasons}"] if (reasons := left_out(found)) else [])
-    content, fold = rows["content"].to_numpy(), np.full(len(rows), NONE, np.int8)
+    fold = np.full(len(rows), NONE, np.int8)
     if settings.folds and lesson.task is not None:
-        fold[lesson.train] = entities.folds_of(content[lesson.train], settings.folds, settings.seed)
+        fold[lesson.train] = entities.folds_of(lesson.ids[lesson.train], settings.folds, settings.seed)
         gap, gains = _cross_fit(out, network, learned, lesson, fold, settings)
         measured |= gap
         for column, gain in zip(columns.embedded, gains, strict=True):
@@ -169,16 +168,6 @@ def fitted_columns(dataset: str, table: pa.Table, settings: Categories) -> tuple
     return columns, found
 
 
-def case_of(lesson: Rows, columns: Columns, inputs: Any, seed: int) -> Case:
-    """What the network learns."""
-    task: Task | None = lesson.task
-    if task is None:
-        return Restoration(columns).case(inputs, lesson.ids, lesson.train, seed)
-    prior = task.prior(lesson.train)
-    bias, expected = task.bias(prior, len(lesson.train)), task.entropy(lesson.train, prior)
-    return Case(inputs, task.targets, lesson.ids, task.outputs, bias, task.loss(), expected)
-
-
 def _measured(dataset: Artifact, rows: pa.Table, lesson: Rows, network: Entities) -> tuple[dict[str, Metric], str | None]:
     """Measures on the test rows beside guessing, and what they say."""
     test, case, task = lesson.test, network.case, lesson.task
@@ -216,8 +205,6 @@ def _cross_fit(
     losses, without = [], []
     for number in range(settings.folds):
         others, held = train[fold[train] != number], train[fold[train] == number]
-        if not len(held) or not len(others):
-            raise UserError(f"{len(train)} training rows are too few for {settings.folds} folds; give fewer folds")
         path, name = out.work / f"fold-{number}.npz", file_of(number)
         if out.finished(name) is None or not path.exists():
             if trainer is None:

@@ -7,9 +7,10 @@ each row. `embed` gives such a row the vector of its fold, so that what is train
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedkit import engines
@@ -24,6 +25,22 @@ def file_of(fold: int) -> str:
     return f"{FOLDER}/fold-{fold}.npz"
 
 
+class Known(NamedTuple):
+    """Which rows of a dataset these are: ids and content hashes, (rows,) int64 each, as in its `rows.parquet`."""
+
+    ids: np.ndarray
+    content: np.ndarray
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "Known":
+        """Lines of `rows.parquet`."""
+        return cls(rows["id"].to_numpy(), rows["content"].to_numpy())
+
+    def take(self, chosen: Any) -> "Known":
+        """Some of them."""
+        return Known(self.ids[chosen], self.content[chosen])
+
+
 class Folds:
     """The folds of an encoder.
 
@@ -34,10 +51,9 @@ class Folds:
 
     def __init__(self, folder: Path, model: Any):
         self.folder, self.model = folder, model
-        ledger = pq.read_table(folder / "fitted.parquet", columns=["content", "fold"])
-        content, fold = ledger["content"].to_numpy(), ledger["fold"].to_numpy()
-        order = np.lexsort((-fold, content))  # a copy that only decided when to stop comes after those learned from
-        self.content, self.fold = content[order], fold[order]
+        ledger = pq.read_table(folder / "fitted.parquet", columns=["id", "content", "fold"])
+        self.known, self.fold = Known(*(ledger[name].to_numpy() for name in ("id", "content"))), ledger["fold"].to_numpy()
+        self.order = np.argsort(self.known.ids)
         self._forward: dict[int, Callable[[Any], np.ndarray]] = {}
 
     @classmethod
@@ -45,10 +61,15 @@ class Folds:
         """Those of an encoder's folder; None where it has none."""
         return cls(folder, model) if (folder / file_of(0)).is_file() else None
 
-    def of(self, content: np.ndarray) -> np.ndarray:
-        """The fold of each row by its content hash, NONE where it isn't one that was learned from; (rows,) int64 to int8."""
-        places = np.minimum(np.searchsorted(self.content, content), len(self.content) - 1)
-        return np.where(self.content[places] == content, self.fold[places], NONE).astype(np.int8)
+    def of(self, rows: Known) -> np.ndarray:
+        """The fold of each row, NONE where it isn't one that was learned from; (rows,) int8.
+
+        Ids are keys that two datasets may use differently, and equal contents may lie in several folds: both have to fit.
+        """
+        places = np.searchsorted(self.known.ids, rows.ids, sorter=self.order)
+        at = self.order[np.minimum(places, len(self.order) - 1)]
+        same = (self.known.ids[at] == rows.ids) & (self.known.content[at] == rows.content)
+        return np.where(same, self.fold[at], NONE).astype(np.int8)
 
     def forward(self, fold: int) -> Callable[[Any], np.ndarray]:
         """The network of a fold, from one batch of inputs to (rows, dimension) float32."""

@@ -16,7 +16,7 @@ from pydantic import PositiveInt
 
 from embedkit import progress
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact
-from embedkit.crossfit import NONE
+from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import Encoder, encoder_folder
 from embedkit.engines import Precision
@@ -57,8 +57,8 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
         raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
     out.decide("precision", lambda: "float32" if settings.precision == "auto" else settings.precision)
     loaded = Encoder.open(encoder)
-    known = read_rows(dataset, ["id", "content"])
-    ids, content = known["id"].to_numpy(), known["content"].to_numpy()
+    known = Known.of(read_rows(dataset, ["id", "content"]))
+    ids = known.ids
     starts, parts = range(0, len(ids), settings.rows_per_part), []
     with progress.bar(len(ids), "rows") as advance:
         for number, start in enumerate(starts):
@@ -66,8 +66,9 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
 
             def write(path: Any, start: int = start, stop: int = stop) -> dict[str, Any]:
                 rows = loaded.feed.rows(read_contents(dataset, start, stop))
-                write_vectors(path, ids[start:stop], loaded.encode(rows, content[start:stop]))
-                return _noted(loaded, rows, content[start:stop])
+                these = known.take(slice(start, stop))
+                write_vectors(path, these.ids, loaded.encode(rows, these))
+                return _noted(loaded, rows, these)
 
             parts.append(out.part(f"vectors-{number:05d}.parquet", write))
             advance(stop - start)
@@ -77,14 +78,14 @@ def embed(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Embe
     return Facts(rows=len(ids), details=details | {"parts": len(starts)} | more, notes=notes)
 
 
-def _noted(loaded: Encoder, rows: Any, content: np.ndarray) -> dict[str, Any]:
+def _noted(loaded: Encoder, rows: Any, known: Known) -> dict[str, Any]:
     """Of rows of a table with embedded columns: values without a vector of their own, and rows that were learned from."""
     if not isinstance(loaded.feed, TableFeed) or not loaded.feed.all.embedded:
         return {}
     unknown = Counter()
     for _, inputs in loaded.feed.batches(rows):
         unknown.update(loaded.feed.unknown(inputs))
-    out_of_fold = int((loaded.folds.of(content) != NONE).sum()) if loaded.folds else 0
+    out_of_fold = int((loaded.folds.of(known) != NONE).sum()) if loaded.folds else 0
     return {"unknown": dict(unknown), "out_of_fold": out_of_fold}
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 from embedkit import canaries, engines, networks
 from embedkit.artifacts import Artifact
 from embedkit.batches import pick
-from embedkit.crossfit import NONE, Folds
+from embedkit.crossfit import NONE, Folds, Known
 from embedkit.features import Columns
 from embedkit.pipelines import Feed, ImageFeed, TableFeed, TextFeed
 from embedkit.settings import Settings, UserError
@@ -102,14 +102,14 @@ class Encoder:
             )
         return encoder
 
-    def encode(self, rows: Sequence[Any], content: np.ndarray | None = None) -> np.ndarray:
+    def encode(self, rows: Sequence[Any], known: Known | None = None) -> np.ndarray:
         """Turn rows into vectors.
 
         Args:
             rows: texts; pictures as paths, encoded bytes or (height, width, 3) uint8 arrays; or rows of a table, as dictionaries
                 of a value by each column's name (None where it is missing) or as an Arrow table.
-            content: (rows,) int64, the content hashes of a dataset's rows: one that the encoder learned from with its label gets
-                the vector of a network that didn't see it, where there is such.
+            known: which rows of a dataset they are: one that the encoder learned from with its label gets the vector of a network
+                that didn't see it, where there is such.
 
         Returns:
             (rows, dimension) float32, in the order of the rows.
@@ -120,7 +120,7 @@ class Encoder:
         if isinstance(rows, str | bytes | os.PathLike | Mapping):
             raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
         vectors = np.empty((len(rows), self.facts.dimension), np.float32)
-        folds = self.folds.of(content) if self.folds and content is not None else None
+        folds = self.folds.of(known) if self.folds and known is not None else None
         for indices, batch in self.feed.batches(rows):
             vectors[indices] = self.forward(batch)
             if self.folds and folds is not None:

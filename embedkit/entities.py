@@ -4,7 +4,7 @@ Its encoder half puts the vectors of a row's values beside its other columns; a 
 Values that training rows hardly had, and in training a share of all, are shown as "unknown", which so learns a vector too.
 
 A network has seen its training rows' targets, so that their vectors tell more of them than those of new rows can. Training rows
-are therefore split into folds by their content, and each fold's vectors come from a network that saw the others only
+are therefore split into folds by their ids, and each fold's vectors come from a network that saw the others only
 (cross-fitting). As two networks' vectors may be turned against each other, those of a fold's network are turned, shifted and
 scaled, all alike, onto those of the whole one's (Procrustes; Schönemann 1966). Arrays in, arrays out.
 """
@@ -12,21 +12,24 @@ scaled, all alike, onto those of the whole one's (Procrustes; Schönemann 1966).
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from embedkit import checkpoints, engines, metrics, splits
 from embedkit.artifacts import Metric
 from embedkit.batches import Rows, pick
 from embedkit.crossfit import NONE
 from embedkit.features import UNKNOWN, Columns
-from embedkit.schedules import Share, Training
-from embedkit.settings import Settings
+from embedkit.schedules import Share, Training, resolve
+from embedkit.settings import Settings, UserError
 from embedkit.training import Problem, Trainer, fit
 
 Loss = Callable[[Any, Any], Any]
+EPOCHS = 100
+STEPS, SIZES = 50, (32, 1024)
+"""Steps in an epoch, where that leaves a batch of so many rows."""
 
 
 class Network(Settings):
@@ -38,6 +41,25 @@ class Network(Settings):
     """Share of the vectors' numbers, and of the first dense layer's, that are left out in training (Srivastava et al. 2014)."""
     unknown: Share = 0.05
     """Share of the values that are shown as unknown in training, so that the vector of unknown values learns what is usual."""
+
+
+class TableTraining(Training):
+    """How long and how fast a network of a table learns."""
+
+    epochs: PositiveInt | None = None
+    """Passes over the training rows at most, by default 100; early stopping usually ends the run sooner."""
+    batch_size: PositiveInt | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Rows in one step; by default a fiftieth of the training rows, within 32 to 1,024."""
+    learning_rate: PositiveFloat | Literal["auto"] | None = 0.003
+    """Step size; `auto` takes what the range test suggests."""
+    patience: PositiveInt | None = 5
+    """Epochs without a gain before the run stops and the best weights are restored; none never stops early."""
+
+
+def resolved(settings: TableTraining, rows: int) -> Training:
+    """The settings with what their defaults come to for so many training rows."""
+    size = settings.batch_size or int(np.clip(rows // STEPS, *SIZES))
+    return resolve(Training(**(settings.model_dump() | {"batch_size": size})), linear=False, epochs=EPOCHS)
 
 
 @dataclass
@@ -167,9 +189,18 @@ def build(columns: Columns) -> tuple[Any, list[Any]]:
     return keras.Model(inputs, vector, name="encoder"), tables
 
 
-def folds_of(content: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each row, by its content, so that equal rows are in one; (rows,) int64 to (rows,) int8."""
-    return np.floor(splits.mix(content, seed + 0x5EED) * folds).astype(np.int8)
+def folds_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row; (rows,) int64 to (rows,) int8.
+
+    Not by content: in a table of few columns all rows of a value may be equal, and out of fold it would be unknown.
+
+    Raises:
+        UserError: when a fold is empty.
+    """
+    found = np.floor(splits.mix(ids, seed + 0x5EED) * folds).astype(np.int8)
+    if len(np.unique(found)) < folds:
+        raise UserError(f"{len(ids):,} training rows are too few for {folds} folds; give fewer folds, or more rows")
+    return found
 
 
 def thinned(columns: Columns, values: np.ndarray, train: np.ndarray, least_count: int) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -317,7 +348,6 @@ def cross_fitted(
     settings: Training,
     train: np.ndarray,
     validation: np.ndarray,
-    content: np.ndarray,
     folds: int,
     least_count: int,
 ) -> CrossFitted:
@@ -328,15 +358,15 @@ def cross_fitted(
         settings: resolved.
         train: places of the rows to learn from.
         validation: places of the rows that decide when to stop.
-        content: (rows,) int64 hashes by which folds are drawn.
         folds: how many; 0 for none.
         least_count: training rows that a value needs for a vector of its own.
     """
     trainer = Trainer(network.problem(train, validation), settings)
     run = fit(trainer, network.seed, None)
     kept, whole = checkpoints.values(network.model.variables), network.weights()
-    fold = np.full(len(content), NONE, np.int8)
-    fold[train] = folds_of(content[train], folds, network.seed) if folds else NONE
+    ids = network.case.ids
+    fold = np.full(len(ids), NONE, np.int8)
+    fold[train] = folds_of(ids[train], folds, network.seed) if folds else NONE
     trainer.settings = again(settings, run.best_epoch)
     made = []
     for number in range(folds):

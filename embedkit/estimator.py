@@ -25,16 +25,15 @@ from sklearn.utils.validation import (
 )
 
 from embedkit import engines, entities, progress, splits
-from embedkit.entities import Case, CrossFitted, Entities, Network
+from embedkit.entities import CrossFitted, Entities, Network, TableTraining, resolved
 from embedkit.features import Columns, as_texts, text_array
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
-from embedkit.restoration import Restoration
+from embedkit.restoration import case_of
 from embedkit.roles import ONE_HOT, RoleText, find, left_out
 from embedkit.schedules import Share
 from embedkit.settings import UserError
 from embedkit.tasks import Task, as_counts, task_of
-from embedkit.training import Training, resolve
 
 Target = Literal["auto", "class", "classes", "number", "count"]
 
@@ -60,7 +59,7 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
         dropout: share of the vectors' numbers, and of the first dense layer's, that are left out in training.
         unknown: share of the values that are shown as unknown in training.
         epochs: passes over the rows at most.
-        batch_size: rows in one step.
+        batch_size: rows in one step; by default a fiftieth of the rows to learn from, within 32 to 1,024.
         learning_rate: step size of AdamW.
         patience: epochs without a gain before it stops; None never stops early.
         validation_share: share of the rows that decide when to stop, and aren't learned from.
@@ -89,9 +88,9 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
         dropout: Share = 0.1,
         unknown: Share = 0.05,
         epochs: PositiveInt = 100,
-        batch_size: PositiveInt = 512,
+        batch_size: PositiveInt | None = None,
         learning_rate: PositiveFloat = 0.003,
-        patience: PositiveInt | None = 8,
+        patience: PositiveInt | None = 5,
         validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1,
         random_state: NonNegativeInt | np.random.RandomState | None = 0,
     ):
@@ -400,18 +399,10 @@ def _crossed(
     Raises:
         UserError: when a fold would have no row.
     """
-    # By their place, not their content: rows of few columns are often equal, and a value that all of a fold's rows have, and none
-    # other, would be unknown to the network of that fold.
     ids = np.arange(len(train) + len(validation))
-    if folds and len(np.unique(entities.folds_of(ids[train], folds, seed))) < folds:
-        raise UserError(f"{len(train)} rows to learn from are too few for {folds} folds; give fewer folds")
-    if task is None:
-        case = Restoration(columns).case(inputs, ids, train, seed)
-    else:
-        prior = task.prior(train)
-        bias, expected = task.bias(prior, len(train)), task.entropy(train, prior)
-        case = Case(inputs, task.targets, ids, task.outputs, bias, task.loss(), expected)
+    case = case_of(task, columns, inputs, ids, train, seed)
     network = Entities(columns, case, Network(hidden=asked.hidden, dropout=asked.dropout, unknown=asked.unknown), seed)
-    training = Training(batch_size=asked.batch_size, learning_rate=asked.learning_rate, patience=asked.patience)
-    training = resolve(training, linear=False, epochs=asked.epochs)
-    return entities.cross_fitted(network, training, train, validation, ids, folds, asked.least_count)
+    training = TableTraining(
+        epochs=asked.epochs, batch_size=asked.batch_size, learning_rate=asked.learning_rate, patience=asked.patience
+    )
+    return entities.cross_fitted(network, resolved(training, len(train)), train, validation, folds, asked.least_count)

@@ -194,8 +194,7 @@ def calendar(values: pa.ChunkedArray) -> dict[str, np.ndarray]:
 class Vocabulary(BaseModel):
     """The values that have a vector of their own, as texts; place UNKNOWN is for all others, MISSING for none at all.
 
-    `counts` say how many training rows had each, in the columns that share the vocabulary together; `missing` whether enough
-    had none for that to have a vector of its own.
+    `missing` says whether enough training rows had none for that to have a vector of its own.
     """
 
     name: str

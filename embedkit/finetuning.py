@@ -12,6 +12,7 @@ import numpy as np
 from embedkit import adaptation, checkpoints, engines
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
+from embedkit.crossfit import Known
 from embedkit.encoders import HALF, Encoder, encoder_folder, save_encoder
 from embedkit.leaks import refuse_leaks
 from embedkit.learning import Learned, check, learn, record
@@ -55,7 +56,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     engines.start_keras(settings.seed)
     places = np.concatenate([lesson.train, lesson.validation, lesson.test])
     prepared = Prepared(dataset, loaded.feed, places, out.work)
-    lesson.inputs = _first_vectors(out, loaded, prepared, lesson, rows["content"].to_numpy(), settings)
+    lesson.inputs = _first_vectors(out, loaded, prepared, lesson, Known.of(rows), settings)
 
     tuner, learned = _tuned(out, loaded, lesson, prepared, settings)
     joint, task, forward = tuner.joint, lesson.task, tuner.forward()
@@ -75,7 +76,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
 
 
 def _first_vectors(
-    out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, content: np.ndarray, settings: FineTune
+    out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, known: Known, settings: FineTune
 ) -> np.ndarray:
     """The vectors that the encoder gives before it moves, (rows, dimension): of all rows that a probe needs, computed once."""
     scratch = settings.recipe == "scratch"
@@ -86,7 +87,7 @@ def _first_vectors(
             forward = engines.forward(adaptation.copy_of(loaded.model, settings.seed))
             vectors = prepared.encode(forward, places, len(lesson.ids))[places]
         else:
-            vectors = prepared.frozen(loaded, content, places)
+            vectors = prepared.frozen(loaded, known, places)
         checkpoints.save_array(path, vectors)
     found = np.zeros((len(lesson.ids), loaded.facts.dimension), np.float32)
     found[places] = np.load(path, allow_pickle=False)

@@ -14,7 +14,7 @@ import numpy as np
 from embedkit import progress
 from embedkit.artifacts import Artifact
 from embedkit.batches import pick
-from embedkit.crossfit import NONE
+from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_contents
 from embedkit.pipelines import Feed, ImageFeed, TextFeed
 
@@ -82,22 +82,23 @@ class Prepared:
         assert found is not None, "no rows to encode"
         return found
 
-    def frozen(self, encoder: Any, content: np.ndarray, places: np.ndarray) -> np.ndarray:
+    def frozen(self, encoder: Any, known: Known, places: np.ndarray) -> np.ndarray:
         """The vectors of these rows as `embed` gives them: of rows that the encoder learned from, out of fold.
 
         Args:
             encoder: an `Encoder`.
-            content: (rows of the dataset,) int64, content hashes.
+            known: which rows the dataset has.
             places: (n,) int.
 
         Returns:
             (n, dimension) float32.
         """
-        found = self.encode(encoder.forward, places, len(content))
-        folds = encoder.folds.of(content[places]) if encoder.folds else np.full(len(places), NONE)
+        rows = len(known.ids)
+        found = self.encode(encoder.forward, places, rows)
+        folds = encoder.folds.of(known.take(places)) if encoder.folds else np.full(len(places), NONE)
         for fold in np.unique(folds[folds != NONE]).tolist():
             mine = places[folds == fold]
-            found[mine] = self.encode(encoder.folds.forward(fold), mine, len(content))[mine]
+            found[mine] = self.encode(encoder.folds.forward(fold), mine, rows)[mine]
         return found[places]
 
     def order(self, places: np.ndarray, size: int, batch_size: int) -> Callable[[int, int], np.ndarray]:

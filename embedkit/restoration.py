@@ -11,6 +11,7 @@ import numpy as np
 
 from embedkit.entities import Case
 from embedkit.features import UNKNOWN, Columns
+from embedkit.tasks import Task
 
 HIDDEN = 0.15
 """Share of the columns that are hidden for good, alike in every epoch; as many again are in training, anew in each step."""
@@ -86,3 +87,21 @@ class Restoration:
             found.append(0.5 * off)
         total: Any = ops.sum(ops.concatenate(found, axis=1) * hidden, axis=1)
         return total / ops.maximum(ops.sum(hidden, axis=1), 1.0)
+
+
+def case_of(task: Task | None, columns: Columns, inputs: Any, ids: np.ndarray, train: np.ndarray, seed: int) -> Case:
+    """What a table's network learns: a task, or, where there is none, to restore hidden values.
+
+    Args:
+        task: what is predicted.
+        columns: of the table.
+        inputs: of all rows, as `TableFeed` gives them.
+        ids: (rows,) int64.
+        train: places of the rows to learn from.
+        seed: of what is hidden.
+    """
+    if task is None:
+        return Restoration(columns).case(inputs, ids, train, seed)
+    prior = task.prior(train)
+    bias, expected = task.bias(prior, len(train)), task.entropy(train, prior)
+    return Case(inputs, task.targets, ids, task.outputs, bias, task.loss(), expected)

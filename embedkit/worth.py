@@ -16,22 +16,22 @@ from pydantic import Field, PositiveInt
 from embedkit import categories, entities, rivals, splits
 from embedkit.arms import Trial
 from embedkit.artifacts import Artifact, Metric, Table
-from embedkit.categories import EPOCHS, Categories, Rows, case_of, fitted_columns
+from embedkit.categories import Categories, fitted_columns
 from embedkit.categories_page import write_report
 from embedkit.classifiers import labelled_rows
 from embedkit.comparison import predictions_of
 from embedkit.datasets import read_contents
-from embedkit.entities import CrossFitted, Entities, cross_fitted
+from embedkit.entities import CrossFitted, Entities, cross_fitted, resolved
 from embedkit.leaks import refuse_leaks
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
+from embedkit.restoration import case_of
 from embedkit.rivals import Cells
 from embedkit.roles import ASKED
 from embedkit.settings import UserError, not_among
 from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.tasks import MAIN, Task, as_counts, task_of
-from embedkit.training import Training, resolve
 from embedkit.verdicts import Judge, beats, points, shown
 
 HELD = 0.1
@@ -69,8 +69,6 @@ class CompareCategories(Categories):
     """Trees of gradient boosting at most; it stops earlier by a tenth of its rows."""
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     """Parts of the training rows whose vectors come from networks that didn't see them."""
-    training: Training = Training(batch_size=1024, learning_rate=0.003, patience=5)
-    """How long and how fast the network learns."""
 
 
 @stage("report", revision=1, name="{dataset}-categories", keras=True)
@@ -159,7 +157,7 @@ class _Bench:
     def _cut(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.used[drawn == 0], self.used[drawn == 2]
 
-    def learned(self, task: Task, key: Any, pool: np.ndarray, test: np.ndarray, seed: int) -> tuple[CrossFitted, Any, Cells]:
+    def learned(self, task: Task, key: Any, pool: np.ndarray, seed: int) -> tuple[CrossFitted, Any, Cells]:
         """The network of a split and seed, with its folds; kept until another is asked for."""
         settings = self.settings
         if self.kept is None or self.kept[0] != key:
@@ -167,11 +165,10 @@ class _Bench:
             train, held = self.drawn(pool, seed)
             columns, _ = fitted_columns(str(self.dataset), self.contents.take(train), settings)
             inputs = stacked([batch for _, batch in TableFeed(columns).batches(self.contents)])
-            lesson = Rows(task=task, kind=self.kind, ids=self.ids, train=train, validation=held, test=test)
-            network = Entities(columns, case_of(lesson, columns, inputs, seed), settings.network, seed)
-            training = resolve(settings.training, linear=False, epochs=EPOCHS)
-            more = (settings.folds, settings.least_count)
-            made = cross_fitted(network, training, train, held, self.content, *more)
+            case = case_of(task, columns, inputs, self.ids, train, seed)
+            network = Entities(columns, case, settings.network, seed)
+            training = resolved(settings.training, len(train))
+            made = cross_fitted(network, training, train, held, settings.folds, settings.least_count)
             self.kept = key, made, Cells.of(columns, self.contents)
         return self.kept[1], self.kept[1].network.case.inputs, self.kept[2]
 
@@ -236,7 +233,7 @@ def _predicted(
     if name == "guess":
         return task.guess(task.prior(pool), len(test))
     if WAYS[name].embeds:
-        made, inputs, cells = bench.learned(task, (split, seed), pool, test, seed)
+        made, inputs, cells = bench.learned(task, (split, seed), pool, seed)
         if name == "network":
             return task.predict(made.network.forward()(entities.pick(inputs, test)))
         vectors = made.vectors(inputs, made.fold)
@@ -259,10 +256,10 @@ def _predicted(
 
 def _worth(bench: _Bench, settings: CompareCategories) -> list[dict[str, Any]]:
     """What was made of each column, and what its vectors save of the loss in fold and out of fold; of the first split and seed."""
-    split, (pool, test) = next(iter(bench.splits.items()))
+    split, (pool, _) = next(iter(bench.splits.items()))
     train, _ = bench.drawn(pool, settings.seed)
     _, found = fitted_columns(str(bench.dataset), bench.contents.take(train), settings)
-    made, _, _ = bench.learned(bench.task_of(pool), (split, settings.seed), pool, test, settings.seed)
+    made, _, _ = bench.learned(bench.task_of(pool), (split, settings.seed), pool, settings.seed)
     said = [one.model_dump(exclude_none=True) for one in found]
     for column, gain in zip(made.network.columns.embedded, made.worth(train), strict=True):
         one = next(each for each in said if each["name"] == column.name)

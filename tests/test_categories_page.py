@@ -29,8 +29,8 @@ def results(**changes):
         {"name": "ticket", "role": "left out", "reason": "an identifier", "values": 900},
     ]
     return {
-        **{"title": "shops", "dataset": "table/shops@20260101T000000Z-abcdef01", "measure": "accuracy", "task": "class", "seeds": 2},
-        **{"splits": [split | {"name": "shuffled"}, split | {"name": "by time"}], "columns": columns, "decisions": {}},
+        **{"title": "shops", "dataset": "table/shops@20260101T000000Z-abcdef01", "measure": "accuracy", "task": "class"},
+        **{"splits": [split | {"name": "shuffled"}, split | {"name": "by time"}], "columns": columns, "decisions": {}, "seeds": 2},
         **{"verdict": "Use entity embeddings here. They are better.", "notes": ["a note"], "settings": {"seed": 0}},
         **{"lineage": [["table/shops@20260101T000000Z-abcdef01", "dataset"]]},
     } | changes
@@ -54,7 +54,7 @@ def test_a_page_opens_with_the_verdict_and_shows_the_arms_of_each_split_the_best
 
 def test_columns_say_their_role_and_what_their_vectors_save(page):
     text = (page / "report.md").read_text().partition("## The columns")[2]
-    assert "**shop**: 30 different values: texts that recur | embedding | 30 | 28 with a vector of 11 | 0.2 ± 0.01 | 0.15 ± 0.02 |" in text
+    assert "**shop**: 30 different values: texts that recur | embedding | 30 | 28 with a vector of 11 | 0.2 ± 0.01 | 0.15" in text
     assert "**ticket**: an identifier | left out | 900 | – | – | – |" in text
 
 

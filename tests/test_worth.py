@@ -10,9 +10,9 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import OrdinalEncoder
 
-from embedkit import CompareCategories, LoadTable, Training, UserError, compare_categories, load_table
+from embedkit import CompareCategories, LoadTable, UserError, compare_categories, load_table
 from embedkit.datasets import read_contents, read_rows
-from embedkit.entities import Network
+from embedkit.entities import Network, TableTraining
 from embedkit.tasks import Task
 from embedkit.worth import verdict
 
@@ -21,7 +21,7 @@ QUICK = {
     "folds": 2,
     "rounds": 20,
     "network": Network(hidden=(8,)),
-    "training": Training(batch_size=64, learning_rate=0.02, epochs=4, preflight=False),
+    "training": TableTraining(batch_size=64, learning_rate=0.02, epochs=4, preflight=False),
 }
 
 

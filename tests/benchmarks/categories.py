@@ -121,7 +121,8 @@ def by_hand(report, dataset, name: str) -> None:
 
 def large(rows: int = 1_000_000, values: int = 100_000) -> None:
     """Time and peak memory of learning from, and embedding, a table with a column of many values."""
-    from embedkit import LearnCategories, LoadTable, Training, embed, learn_categories, load_table
+    from embedkit import LearnCategories, LoadTable, embed, learn_categories, load_table
+    from embedkit.entities import TableTraining
 
     random = np.random.default_rng(0)
     item = np.concatenate([np.arange(values), random.zipf(1.2, rows - values) % values])
@@ -138,7 +139,7 @@ def large(rows: int = 1_000_000, values: int = 100_000) -> None:
     dataset = load_table(str(path), LoadTable())
     print(f"load_table: {time.monotonic() - start:.0f} s, peak {peak():.2f} GiB", flush=True)
     start = time.monotonic()
-    training = Training(batch_size=8192, learning_rate=0.003, epochs=3, preflight=False)
+    training = TableTraining(batch_size=8192, epochs=3, preflight=False)
     encoder = learn_categories(dataset, LearnCategories(training=training, folds=2))
     print(f"learn_categories: {time.monotonic() - start:.0f} s, peak {peak():.2f} GiB; {encoder.manifest.verdict}", flush=True)
     start = time.monotonic()

@@ -53,7 +53,9 @@ class Folds:
         self.folder, self.model = folder, model
         ledger = pq.read_table(folder / "fitted.parquet", columns=["id", "content", "fold"])
         self.known, self.fold = Known(*(ledger[name].to_numpy() for name in ("id", "content"))), ledger["fold"].to_numpy()
-        self.order = np.argsort(self.known.ids)
+        self.by_id = np.argsort(self.known.ids, kind="stable")
+        # Of equal contents one that was learned from, before those that only decided when to stop.
+        self.by_content = np.lexsort((-self.fold, self.known.content))
         self._forward: dict[int, Callable[[Any], np.ndarray]] = {}
 
     @classmethod
@@ -64,12 +66,14 @@ class Folds:
     def of(self, rows: Known) -> np.ndarray:
         """The fold of each row, NONE where it isn't one that was learned from; (rows,) int8.
 
-        Ids are keys that two datasets may use differently, and equal contents may lie in several folds: both have to fit.
+        Rows are found by id and content, since ids are keys that two datasets may use differently; where another dataset has
+        another id for a content that was learned from, by the content alone.
         """
-        places = np.searchsorted(self.known.ids, rows.ids, sorter=self.order)
-        at = self.order[np.minimum(places, len(self.order) - 1)]
-        same = (self.known.ids[at] == rows.ids) & (self.known.content[at] == rows.content)
-        return np.where(same, self.fold[at], NONE).astype(np.int8)
+        by_id = _place(self.known.ids, self.by_id, rows.ids)
+        by_content = _place(self.known.content, self.by_content, rows.content)
+        found = np.where(self.known.content[by_content] == rows.content, self.fold[by_content], NONE)
+        same = (self.known.ids[by_id] == rows.ids) & (self.known.content[by_id] == rows.content) & (self.fold[by_id] != NONE)
+        return np.where(same, self.fold[by_id], found).astype(np.int8)
 
     def forward(self, fold: int) -> Callable[[Any], np.ndarray]:
         """The network of a fold, from one batch of inputs to (rows, dimension) float32."""
@@ -84,3 +88,8 @@ class Folds:
                     copy.get_layer(name).set_weights([stored[name]])
             self._forward[fold] = engines.forward(copy)
         return self._forward[fold]
+
+
+def _place(known: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each wanted number would stand among known ones, in any order; (wanted,) int."""
+    return order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(order) - 1)]

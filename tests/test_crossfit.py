@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedkit import checkpoints
-from embedkit.crossfit import NONE, Folds, file_of
+from embedkit.crossfit import NONE, Folds, Known, file_of
 from embedkit.engines import start_keras
 from embedkit.entities import build
 from embedkit.features import Columns, Embedded, Numbers, Vocabulary
@@ -30,9 +30,9 @@ def model():
 
 @pytest.fixture
 def folds(model, tmp_path):
-    """Five rows that were learned from in two folds, and one beside them; the vectors of each fold are tens and hundreds."""
-    ledger = {"id": range(6), "content": [50, 10, 40, 20, 30, 60], "fold": pa.array([0, 1, 0, 1, NONE, 0], pa.int8())}
-    pq.write_table(pa.table(ledger), tmp_path / "fitted.parquet")
+    """Five rows that were learned from in two folds, of which two are equal, and one that wasn't; vectors are tens and hundreds."""
+    folds = pa.array([0, 1, 0, 1, NONE, 0], pa.int8())
+    pq.write_table(pa.table({"id": [5, 1, 4, 2, 3, 6], "content": [50, 10, 40, 10, 30, 60], "fold": folds}), tmp_path / "fitted.parquet")
     (tmp_path / "folds").mkdir()
     for fold in (0, 1):
         checkpoints.save_arrays(tmp_path / file_of(fold), vocabulary_0=WHOLE * 10 ** (fold + 1))
@@ -41,10 +41,20 @@ def folds(model, tmp_path):
     return found
 
 
-def test_a_row_has_the_fold_of_its_content_and_others_have_none(folds):
-    found = folds.of(np.array([10, 60, 30, 11, -5, 2**62, 50]))
-    assert found.tolist() == [1, 0, NONE, NONE, NONE, NONE, 0]
-    assert folds.of(np.empty(0, np.int64)).tolist() == []
+def test_a_row_has_the_fold_of_its_id_and_content_else_that_of_its_content_and_others_have_none(folds):
+    content = np.array([10, 60, 30, 11, -5, 2**62, 50])
+    for ids in (np.arange(7) + 100, np.arange(7)):  # another dataset may use its ids otherwise
+        assert folds.of(Known(ids, content)).tolist() == [1, 0, NONE, NONE, NONE, NONE, 0]
+    assert folds.of(Known(np.arange(0), np.arange(0))).tolist() == []
+
+
+def test_of_equal_rows_each_has_its_own_fold(model, folds, tmp_path):
+    ledger = {"id": [5, 3, 4], "content": [7, 7, 8], "fold": pa.array([0, 1, 1], pa.int8())}
+    pq.write_table(pa.table(ledger), tmp_path / "fitted.parquet")
+    rows = pa.table({"id": [3, 5, 4, 4], "content": [7, 7, 8, 9]})
+    found = Folds(tmp_path, model)
+    assert found.of(Known.of(rows)).tolist() == [1, 0, 1, NONE]  # the last is another row of the same key
+    assert found.of(Known.of(rows).take([1, 3])).tolist() == [0, NONE]
 
 
 def test_a_copy_of_a_training_row_that_decided_when_to_stop_has_the_training_rows_fold(model, folds, tmp_path):
@@ -52,7 +62,8 @@ def test_a_copy_of_a_training_row_that_decided_when_to_stop_has_the_training_row
         content = [7 if fold <= 0 else 8 for fold in order]
         ledger = {"id": range(3), "content": content, "fold": pa.array(order, pa.int8())}
         pq.write_table(pa.table(ledger), tmp_path / "fitted.parquet")
-        assert Folds(tmp_path, model).of(np.array([7, 8, 7])).tolist() == [0, 1, 0]
+        found = Folds(tmp_path, model).of(Known(np.arange(3), np.array(content)))
+        assert found.tolist() == [0 if one == 7 else 1 for one in content]
 
 
 def test_a_folds_network_has_its_own_vectors_and_all_else_of_the_encoder(folds, model):

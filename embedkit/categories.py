@@ -7,6 +7,7 @@ from than of others, column by column.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,7 +33,7 @@ from embedkit.restoration import case_of
 from embedkit.roles import ONE_HOT, Found, RoleText, find, left_out
 from embedkit.settings import Seeded, Settings, UserError, not_among
 from embedkit.stages import Draft, Facts, stage, write_json
-from embedkit.tasks import MAIN, as_counts
+from embedkit.tasks import MAIN, Task, as_counts
 from embedkit.training import Trainer
 
 LOOKED_AT = 20_000
@@ -122,34 +123,33 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     )
 
 
-class Rows(BaseModel, arbitrary_types_allowed=True):
+@dataclass
+class Given:
     """Which rows of a table learn, stop and test, and what is learned; no task where hidden values are restored."""
 
-    task: Any
+    task: Task | None
     kind: str
-    ids: Any
-    train: Any
-    validation: Any
-    test: Any
-    notes: list[str] = []
+    ids: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: list[str]
 
 
-def _lesson(dataset: Artifact, rows: pa.Table, settings: Categories) -> Rows:
+def _lesson(dataset: Artifact, rows: pa.Table, settings: Categories) -> Given:
     ids = rows["id"].to_numpy()
     if settings.target != "none" and "label" in rows.column_names:
         given = assign(str(dataset), rows, ids, np.empty((len(rows), 0)), TrainHead(seed=settings.seed))
         task = as_counts(given.task, str(dataset), given.train) if settings.target == "count" else given.task
         kind = "count" if settings.target == "count" else given.task.kind
-        return Rows(
-            task=task, kind=kind, ids=ids, train=given.train, validation=given.validation, test=given.test, notes=given.notes
-        )
+        return Given(task, kind, ids, given.train, given.validation, given.test, given.notes)
     if settings.target == "count":
         raise UserError(f"{dataset} has no labels that could be counts; load it with a label_column, or leave target out")
     split = np.array(rows["split"].to_pylist())
     train, validation, test = (np.flatnonzero(split == name) for name in ("train", "validation", "test"))
     if len(train) < 2 or not len(validation):
         raise UserError(f"{dataset} has {len(train)} training and {len(validation)} validation rows; load it with some of both")
-    return Rows(task=None, kind="none", ids=ids, train=train, validation=validation, test=test)
+    return Given(None, "none", ids, train, validation, test, [])
 
 
 def fitted_columns(dataset: str, table: pa.Table, settings: Categories) -> tuple[Columns, list[Found]]:
@@ -168,7 +168,7 @@ def fitted_columns(dataset: str, table: pa.Table, settings: Categories) -> tuple
     return columns, found
 
 
-def _measured(dataset: Artifact, rows: pa.Table, lesson: Rows, network: Entities) -> tuple[dict[str, Metric], str | None]:
+def _measured(dataset: Artifact, rows: pa.Table, lesson: Given, network: Entities) -> tuple[dict[str, Metric], str | None]:
     """Measures on the test rows beside guessing, and what they say."""
     test, case, task = lesson.test, network.case, lesson.task
     if not len(test):
@@ -194,7 +194,7 @@ def _measured(dataset: Artifact, rows: pa.Table, lesson: Rows, network: Entities
 
 
 def _cross_fit(
-    out: Draft, network: Entities, learned: Learned, lesson: Rows, fold: np.ndarray, settings: Categories
+    out: Draft, network: Entities, learned: Learned, lesson: Given, fold: np.ndarray, settings: Categories
 ) -> tuple[dict[str, Metric], list[dict[str, Metric]]]:
     """Write the vectors of each fold; returns the gap between rows in fold and out of fold, and each column's worth."""
     case, train, whole = network.case, lesson.train, network.weights()

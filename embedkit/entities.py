@@ -59,7 +59,7 @@ class TableTraining(Training):
 def resolved(settings: TableTraining, rows: int) -> Training:
     """The settings with what their defaults come to for so many training rows."""
     size = settings.batch_size or int(np.clip(rows // STEPS, *SIZES))
-    return resolve(Training(**(settings.model_dump() | {"batch_size": size})), linear=False, epochs=EPOCHS)
+    return resolve(Training.model_validate(settings.model_dump() | {"batch_size": size}), linear=False, epochs=EPOCHS)
 
 
 @dataclass

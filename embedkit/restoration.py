@@ -60,8 +60,8 @@ class Restoration:
         import keras
         from keras import ops
 
-        rows = ops.shape(inputs["values"])[0]
-        drawn: Any = keras.random.uniform((rows, self.embedded + len(self.groups)), seed=generator) < HIDDEN
+        shape: Any = ops.shape(inputs["values"])
+        drawn: Any = keras.random.uniform((shape[0], self.embedded + len(self.groups)), seed=generator) < HIDDEN
         spread = np.concatenate([np.arange(self.embedded), self.embedded + np.repeat(np.arange(len(self.groups)), self.groups)])
         more: Any = ops.take(drawn, spread.astype(np.int32), axis=1)
         shown = {**inputs, "values": ops.where(more[:, : self.embedded], UNKNOWN, inputs["values"])}

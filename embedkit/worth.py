@@ -81,7 +81,7 @@ def compare_categories(out: Draft, dataset: Table, settings: CompareCategories =
     if settings.target == "none":
         raise UserError("target none predicts nothing that could be compared; leave it out")
     rows = labelled_rows(dataset.check(), "compare on that")
-    bench = _Bench.of(dataset, rows, settings)
+    bench = _Bench(dataset, rows, settings)
     found = []
     for name, (pool, test) in bench.splits.items():
         refuse_leaks(dataset, rows.take(test))
@@ -121,11 +121,6 @@ class _Bench:
         self.splits = self._splits(own)
         self.task = self.task_of(np.concatenate([own.train, own.validation]))
         self.kept: tuple[Any, CrossFitted, Cells] | None = None
-
-    @classmethod
-    def of(cls, dataset: Artifact, rows: pa.Table, settings: CompareCategories) -> "_Bench":
-        """That of a dataset."""
-        return cls(dataset, rows, settings)
 
     def task_of(self, train: np.ndarray) -> Task:
         """What is predicted, with the scale of these rows."""

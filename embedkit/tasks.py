@@ -62,12 +62,12 @@ class Task:
             truth = truth * (1 - smoothing) + smoothing / 2
             return ops.sum(ops.binary_crossentropy(truth, outputs, from_logits=True), axis=-1)
 
-        if self.kind == "class":
-            return of_class
         def of_count(truth: Any, outputs: Any) -> Any:  # half the Poisson deviance: 0 where the count was foretold
             least = truth - truth * ops.log(ops.maximum(truth, 1e-9))
             return ops.mean(ops.exp(outputs) - truth * outputs - least, axis=-1)
 
+        if self.kind == "class":
+            return of_class
         if self.kind == "classes":
             return of_classes
         if self.link == "log":
@@ -200,7 +200,7 @@ def as_counts(task: Task, dataset: str, train: np.ndarray) -> Task:
     if task.kind != "number" or task.numbers is None:
         raise UserError(f"counts are numbers, but the labels of {dataset} are {task.kind}; load it with label_type number")
     if (lowest := float(task.numbers[train].min())) < 0:
-        raise UserError(f"a training label of {dataset} is {lowest:g}, and counts are 0 or more; leave target at number")
+        raise UserError(f"a training label of {dataset} is {lowest:g}, and counts are 0 or more; leave target out")
     mean = float(task.numbers[train].mean())
     targets = (task.numbers / mean).astype(np.float32)[:, None]
     return replace(task, targets=targets, location=0.0, scale=mean, link="log")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedkit import UserError, batches, engines
-from embedkit.batches import Repeated, Rows, batch_of, parts_of, stream, training_stream
+from embedkit.batches import Repeated, Rows, batch_of, parts_of, pick, stream, training_stream
 
 engines.load_frameworks()
 
@@ -105,3 +105,15 @@ def test_changed_rows_have_other_contents_and_the_same_names():
     batch = batch_of(other, np.array([2, 5]), rows.specs())
     assert batch.inputs.numpy().tolist() == [[0, 0], [0, 0]] and batch.targets.numpy().tolist() == [4, 7]
     assert other.named(np.array([2])) == "102"
+
+
+def test_rows_are_picked_from_an_array_or_from_each_of_a_dictionary():
+    assert pick(TARGETS, np.array([3, 1])).tolist() == [3, 1]
+    found = pick({"a": INPUTS, "b": TARGETS}, TARGETS > 7)
+    assert found["a"].tolist() == [[16, 17], [18, 19]] and found["b"].tolist() == [8, 9]
+
+
+def test_rows_in_memory_may_be_dictionaries_too():
+    rows = Rows.of({"a": INPUTS, "b": TARGETS}, TARGETS)
+    batch = batch_of(rows, np.array([2, 5]), rows.specs())
+    assert batch.inputs["a"].numpy().tolist() == [[4, 5], [10, 11]] and batch.inputs["b"].numpy().tolist() == [2, 5]

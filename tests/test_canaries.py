@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embedkit import canaries
+from embedkit.features import Calendar, Category, Columns, Embedded, Numbers, Vocabulary
 
 
 def test_there_are_a_few_dozen_of_each_modality_and_no_two_are_equal():
@@ -81,3 +82,34 @@ def test_agreement_of_zeros_is_1_only_with_zeros():
 def test_agreement_with_nan_is_never_enough():
     found = canaries.agreement(np.array([[np.nan, 1.0]]), np.array([[0.0, 1.0]]))
     assert not found.min() >= canaries.LEAST_AGREEMENT
+
+
+# Tables
+
+COLUMNS = Columns(
+    columns=[
+        Embedded(name="city", vocabulary=0),
+        Numbers(name="size", low=0, high=8, gaps=True, bounded=True),
+        Category(name="month", values=[1, 2, 3]),
+        Calendar(name="day", parts={"month": [1, 2]}, format="%d.%m.%Y"),
+    ],
+    vocabularies=[Vocabulary(name="city", values=["a", "b"], missing=False, dimension=2)],
+)
+
+
+def test_rows_of_a_table_are_made_up_from_what_its_columns_take():
+    rows = canaries.table_rows(COLUMNS)
+    assert len(rows) == 32 and rows == canaries.table_rows(COLUMNS)
+    found = {name: [row[name] for row in rows] for name in ("city", "size", "month", "day")}
+    assert all(None in values for values in found.values())
+    assert set(found["city"]) == {"a", "b", "no such value", None}
+    assert {1, 2, 3} < set(found["month"])
+    sizes = [size for size in found["size"] if size is not None]
+    assert min(sizes) < 0 and max(sizes) > 8
+
+
+def test_rows_of_a_table_are_stored_as_json(tmp_path):
+    vectors = np.zeros((32, 3), np.float32)
+    canaries.save(tmp_path / "canaries.npz", "table", vectors, COLUMNS.model_dump_json())
+    rows, kept = canaries.load(tmp_path / "canaries.npz")
+    assert rows == canaries.table_rows(COLUMNS) and np.array_equal(kept, vectors)

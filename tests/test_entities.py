@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 
+from embedkit import UserError
 from embedkit.crossfit import NONE
 from embedkit.engines import start_keras
 from embedkit.entities import (
     Case,
     Entities,
     Network,
+    TableTraining,
     again,
     cross_fitted,
     folds_of,
     misleads,
+    resolved,
     thinned,
     turned,
     vectors_of,
@@ -74,12 +77,17 @@ def test_vectors_that_are_all_the_same_stay_finite():
 # Folds
 
 
-def test_equal_rows_are_in_one_fold_and_folds_are_about_even():
-    content = np.random.default_rng(0).integers(-(2**62), 2**62, 5000)
-    found = folds_of(content, 5, 0)
-    assert np.array_equal(found, folds_of(content[::-1], 5, 0)[::-1])
+def test_the_fold_of_a_row_is_that_of_its_id_and_folds_are_about_even():
+    ids = np.random.default_rng(0).integers(-(2**62), 2**62, 5000)
+    found = folds_of(ids, 5, 0)
+    assert np.array_equal(found, folds_of(ids[::-1], 5, 0)[::-1])
     assert np.bincount(found).tolist() == pytest.approx([1000] * 5, abs=150)
-    assert (found != folds_of(content, 5, 1)).mean() > 0.7
+    assert (found != folds_of(ids, 5, 1)).mean() > 0.7
+
+
+def test_too_few_rows_for_the_folds_are_refused():
+    with pytest.raises(UserError, match="3 training rows are too few for 5 folds; give fewer folds, or more rows"):
+        folds_of(np.arange(3), 5, 0)
 
 
 COLUMNS = Columns(
@@ -206,18 +214,25 @@ def test_a_fold_learns_as_long_as_the_whole_network_did():
     assert again(Training(), 0).epochs == 1
 
 
+@pytest.mark.parametrize(("rows", "size"), [(100, 32), (10_000, 200), (10**6, 1024)])
+def test_a_batch_is_a_fiftieth_of_the_rows_within_bounds_unless_it_is_given(rows, size):
+    found = resolved(TableTraining(), rows)
+    assert type(found) is Training and (found.batch_size, found.epochs) == (size, 100)
+    assert (found.learning_rate, found.optimizer) == (0.003, "adamw")
+    given = resolved(TableTraining(batch_size=7, epochs=3), rows)
+    assert (given.batch_size, given.epochs) == (7, 3)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    """A network trained in memory with two folds, and the content by which they were drawn."""
+    """A network trained in memory with two folds."""
     training = Training(optimizer="adamw", learning_rate=0.1, epochs=6, batch_size=32, patience=None, preflight=False)
-    content = np.arange(240) * 7_919_000_003
-    return cross_fitted(network(), training, np.arange(180), np.arange(180, 210), content, 2, 3), content
+    return cross_fitted(network(), training, np.arange(180), np.arange(180, 210), 2, 3)
 
 
 def test_each_training_row_gets_the_vector_of_a_network_that_did_not_see_it(fitted):
-    found, content = fitted
-    inputs, _ = table()
-    assert np.array_equal(found.fold[:180], folds_of(content[:180], 2, 0)) and (found.fold[180:] == NONE).all()
+    found, (inputs, _) = fitted, table()
+    assert np.array_equal(found.fold[:180], folds_of(np.arange(180), 2, 0)) and (found.fold[180:] == NONE).all()
     plain, ours = found.vectors(inputs), found.vectors(inputs, found.fold)
     assert np.array_equal(plain, vectors_of(COLUMNS, inputs, found.network.weights()))  # those of the whole are back in place
     assert np.array_equal(plain[180:], ours[180:]) and (plain[:180, 1:] != ours[:180, 1:]).any(axis=1).all()
@@ -228,15 +243,14 @@ def test_each_training_row_gets_the_vector_of_a_network_that_did_not_see_it(fitt
 
 
 def test_what_decides_pays_out_of_fold_and_what_does_not_does_not_pay(fitted):
-    home, kind, _ = fitted[0].worth(np.arange(180))
+    home, kind, _ = fitted.worth(np.arange(180))
     assert home["out_of_fold"].value > 0.2 and not misleads(home)
     assert kind["out_of_fold"].value < 0.05
     assert home["out_of_fold"].n == home["in_fold"].n == 180
 
 
 def test_the_vectors_of_a_fold_lie_near_those_of_the_whole_network(fitted):
-    found, _ = fitted
-    whole = found.whole[0][2:]
-    for fold in found.folds:
+    whole = fitted.whole[0][2:]
+    for fold in fitted.folds:
         distance = np.linalg.norm(fold.tables[0][2:] - whole, axis=1).max()
         assert distance < np.linalg.norm(whole - whole.mean(axis=0), axis=1).max()

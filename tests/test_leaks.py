@@ -108,3 +108,11 @@ def test_a_ledger_holds_ids_and_contents_only(texts, tmp_path):
     draft = Draft(tmp_path / "draft")
     assert record_fitted(draft, rows) == 1
     assert pq.read_table(draft / "fitted.parquet").column_names == ["id", "content"]
+
+
+def test_a_ledger_holds_the_fold_of_each_row_where_there_are_folds(tmp_path):
+    rows = pa.table({"id": [1, 2], "content": [3, 4], "split": ["train", "validation"]})
+    draft = Draft(tmp_path / "draft")
+    assert record_fitted(draft, rows, np.array([2, -1], np.int8)) == 2
+    ledger = pq.read_table(draft / "fitted.parquet")
+    assert ledger.to_pydict() == {"id": [1, 2], "content": [3, 4], "fold": [2, -1]} and ledger["fold"].type == pa.int8()

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from embedkit import UserError
-from embedkit.features import Category, Columns, Numbers
+from embedkit.features import MISSING, Category, Columns, Embedded, Numbers, Vocabulary
+from embedkit.features import UNKNOWN as UNSEEN
 from embedkit.pipelines import (
     PICTURES_PER_BATCH,
     TABLE_ROWS_PER_BATCH,
@@ -325,3 +326,60 @@ def test_a_missing_column_is_refused_by_its_name():
 def test_what_is_no_row_of_a_table_is_refused(row, kind):
     with pytest.raises(UserError, match=f"rows of a table are encoded here, but {kind} came: .*; give dictionaries of a value by"):
         numbers([ROWS[0], row])
+
+
+# Tables with embedded columns
+
+SHOPS = Columns(
+    columns=[
+        Embedded(name="home", vocabulary=0),
+        *COLUMNS.columns[:1],
+        Embedded(name="away", vocabulary=0),
+        Embedded(name="code", vocabulary=1),
+    ],
+    vocabularies=[
+        Vocabulary(name="home, away", values=["Bonn", "Rom"], missing=True, dimension=2),
+        Vocabulary(name="code", values=["7", "8"], missing=False, dimension=2),
+    ],
+)
+GAMES = [
+    {"home": "Bonn", "size": 10, "away": "Rom", "code": 7},
+    {"home": "Ulm", "size": None, "away": None, "code": 8},
+    {"home": None, "size": 30, "away": "Bonn", "code": None},
+]
+
+
+@pytest.mark.parametrize("rows", [GAMES, pa.Table.from_pylist(GAMES)], ids=["dictionaries", "arrow"])
+def test_values_of_embedded_columns_become_places_beside_the_numbers(rows):
+    ((indices, batch),) = TableFeed(SHOPS).batches(rows)
+    assert indices.tolist() == [0, 1, 2]
+    assert batch["numbers"].tolist() == [[-1], [0], [1]]
+    assert batch["values"].tolist() == [[2, 3, 2], [UNSEEN, MISSING, 3], [MISSING, 2, UNSEEN]]
+    assert (batch["numbers"].dtype, batch["values"].dtype) == (np.float32, np.int32)
+
+
+def test_a_table_of_embedded_columns_alone_has_no_numbers():
+    alone = Columns(columns=SHOPS.embedded, vocabularies=SHOPS.vocabularies)
+    ((_, batch),) = TableFeed(alone).batches(GAMES)
+    assert list(batch) == ["values"] and batch["values"].shape == (3, 3)
+
+
+def test_values_without_a_vector_of_their_own_are_counted_by_column():
+    feed = TableFeed(SHOPS)
+    ((_, batch),) = feed.batches(GAMES)
+    assert feed.unknown(batch) == {"home": 1, "away": 0, "code": 1}
+    assert TableFeed(COLUMNS).unknown(numbers(ROWS)) == {}
+
+
+@pytest.mark.parametrize("codes", [[7, 8, 9], [7.0, 8.0, 7.5], ["7", "8", "7.0"]], ids=["whole", "fractions", "texts"])
+def test_a_column_that_comes_in_another_type_has_the_same_values(codes):
+    rows = [row | {"code": code} for row, code in zip(GAMES, codes, strict=True)]
+    for given in (rows, pa.Table.from_pylist(rows)):
+        ((_, batch),) = TableFeed(SHOPS).batches(given)
+        assert batch["values"][:, 2].tolist() == [2, 3, UNSEEN]
+
+
+def test_what_is_no_value_of_an_embedded_column_is_refused():
+    words = "column 'home' takes texts, numbers, truth values or moments, but {'a': 1} came in row 1; give what it held when"
+    with pytest.raises(UserError, match=words):
+        list(TableFeed(SHOPS).batches([GAMES[0], GAMES[1] | {"home": {"a": 1}}]))

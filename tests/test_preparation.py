@@ -10,7 +10,9 @@ from PIL import Image
 
 from embedkit import Encoder, import_encoder, load_images, load_table, load_texts, make_control
 from embedkit.datasets import read_contents
-from embedkit.preparation import Joined, Prepared, load_pixels
+from embedkit.features import Columns, Embedded, Numbers, Vocabulary
+from embedkit.pipelines import TableFeed
+from embedkit.preparation import Joined, Prepared, load_pixels, stacked
 
 WORDS = "the a cat dog sat ran on mat moon red blue green".split()
 
@@ -173,6 +175,31 @@ def test_pictures_of_joined_datasets_come_in_the_order_asked_for(place, pictures
     assert np.array_equal(found, expected[[35, 5, 39, 38, 30]]) and found.dtype == np.float32
     assert np.array_equal(joined.batch(np.array([2])), expected[[11]])
     assert joined.lengths is None and joined.tokens is None and joined.signature(np.zeros(43)) is None
+
+
+def cities(folder, name, rows):
+    (folder / f"{name}.csv").write_text("city,size\n" + "".join(f"{'ab'[n % 2]},{n}\n" for n in rows))
+    return load_table(folder / f"{name}.csv", root=folder)
+
+
+@pytest.mark.parametrize("numbers", [True, False], ids=["beside numbers", "alone"])
+def test_tables_of_joined_datasets_come_with_all_their_inputs(place, tmp_path, numbers):
+    city, size = Embedded(name="city", vocabulary=0), Numbers(name="size", low=0, high=10, gaps=False)
+    known = Vocabulary(name="city", values=["a", "b"], missing=False, dimension=2)
+    feed = TableFeed(Columns(columns=[city, size] if numbers else [city], vocabularies=[known]))
+    one, other = cities(tmp_path, "one", range(6)), cities(tmp_path, "other", range(10, 14))
+    parts = [Prepared(one, feed, np.array([5, 0, 2]), tmp_path), Prepared(other, feed, np.arange(4), tmp_path)]
+    found = Joined(parts, [6, 4], feed).batch(np.array([7, 5, 9, 0]))
+    assert found["values"].tolist() == [[3], [3], [3], [2]] and found["values"].dtype == np.int32
+    assert ("numbers" in found) == numbers
+    if numbers:
+        assert found["numbers"][:, 0] == pytest.approx([1.2, 0, 1.6, -1])
+
+
+def test_batches_are_stacked_as_arrays_or_as_dictionaries_of_them():
+    assert stacked([np.ones((2, 1)), np.zeros((1, 1))]).tolist() == [[1], [1], [0]]
+    found = stacked([{"a": np.array([1]), "b": np.array([[2]])}, {"a": np.array([3, 4]), "b": np.array([[5], [6]])}])
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [1, 3, 4], "b": [[2], [5], [6]]}
 
 
 # Orders -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from embedkit.entities import (
     again,
     cross_fitted,
     folds_of,
+    learn_fold,
     misleads,
     resolved,
     thinned,
@@ -23,8 +24,9 @@ from embedkit.entities import (
 )
 from embedkit.features import MISSING, UNKNOWN, Columns, Embedded, Numbers, Vocabulary
 from embedkit.metrics import mean
-from embedkit.schedules import Training
+from embedkit.schedules import Training, resolve
 from embedkit.tasks import Task
+from embedkit.training import Trainer
 
 # Turned
 
@@ -212,6 +214,20 @@ def test_a_fold_learns_as_long_as_the_whole_network_did():
     settings = again(Training(epochs=50, patience=4, epochs_factor=3, batch_size=8), 7)
     assert (settings.epochs, settings.patience, settings.epochs_factor, settings.batch_size) == (7, None, 1, 8)
     assert again(Training(), 0).epochs == 1
+
+
+def test_a_fold_is_the_same_whatever_was_learned_before_it():
+    whole = network(unknown=0.3, dropout=0.2)
+    settings = resolve(Training(epochs=1, batch_size=32, learning_rate=0.1, preflight=False), linear=False, epochs=1)
+    one, other, validation = np.arange(90), np.arange(90, 180), np.arange(180, 210)
+    trainer, vectors = Trainer(whole.problem(one, validation), settings), whole.weights()
+
+    def learned(train, held):
+        return learn_fold(whole, trainer, train, held, validation, vectors, 3, None)
+
+    first, second, again = learned(one, other), learned(other, one), learned(one, other)
+    assert np.array_equal(first.losses, again.losses) and np.array_equal(first.tables[0], again.tables[0])
+    assert not np.array_equal(first.losses, second.losses)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(100, 32), (10_000, 200), (10**6, 1024)])

@@ -20,6 +20,9 @@ def test_a_value_counts_as_often_as_it_comes():
     vectors = np.array([[2.0, 0], [0, 1], [0, -1]])
     places, _ = principal_plane(vectors, np.array([10**9, 1, 1]))
     assert places[0] == pytest.approx([0, 0], abs=1e-6)  # the mean is where nearly all rows are
+    vectors = np.array([[0, 1.0], [0, -1], [5, 0], [-5, 0]])
+    places, _ = principal_plane(vectors, np.array([1000, 1000, 1, 1]))
+    assert places == pytest.approx(vectors[:, ::-1])  # nearly all rows differ along the second number
 
 
 def test_vectors_of_one_number_lie_on_a_line_and_equal_ones_on_a_point():

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from pydantic import BaseModel, Field, PrivateAttr, StrictBool, StrictInt, StrictStr, computed_field
+from pydantic import BaseModel, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, StrictStr, computed_field
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported
 CORE = 0.9
@@ -87,17 +87,17 @@ class Category(BaseModel):
     """A column of few words, truth values or indices: one output for each of `values`, 1 where a row has it and 0 elsewhere.
 
     `values` are those of the training rows. Any other, and a missing one, becomes all zeros. Indices are whole numbers of any
-    type, as texts too.
+    type, as texts too; other numbers are values only where that was asked for.
     """
 
     kind: Literal["category"] = "category"
     name: str
-    values: list[StrictStr] | list[StrictBool] | list[StrictInt]
+    values: list[StrictStr] | list[StrictBool] | list[StrictInt] | list[StrictFloat]
 
     @property
     def takes(self) -> str:
         """What belongs here, in words."""
-        return {str: "texts", bool: "truth values", int: "whole numbers"}[type(self.values[0])]
+        return {str: "texts", bool: "truth values", int: "whole numbers", float: "numbers"}[type(self.values[0])]
 
     @property
     def outputs(self) -> list[str]:
@@ -107,19 +107,19 @@ class Category(BaseModel):
     def fits(self, kind: type) -> bool:
         """Whether a Python type of values belongs here."""
         own = type(self.values[0])
-        if own is int:
+        if own in (int, float):
             return kind is not bool and issubclass(kind, int | float | str | np.integer | np.floating)
         return issubclass(kind, str if own is str else bool | np.bool_)
 
-    def example(self, place: float) -> str | bool | int:
+    def example(self, place: float) -> str | bool | int | float:
         """A value for each place from 0 up to 1; the last is one that no row had, where there can be such."""
         values: list[Any] = list(self.values)
-        values += {str: ["no such text"], int: [10**9], bool: []}[type(values[0])]
+        values += {str: ["no such text"], int: [10**9], float: [1e9], bool: []}[type(values[0])]
         return values[int(place * len(values))]
 
     def array(self, values: Sequence[Any]) -> pa.Array:
         """Python values, None for a missing one, as Arrow has them."""
-        if isinstance(self.values[0], int) and not isinstance(self.values[0], bool):
+        if type(self.values[0]) in (int, float):
             return text_array(values)
         known = pa.array(self.values)
         return pa.array([value if value in self.values else None for value in values], known.type)
@@ -135,7 +135,7 @@ class Calendar(BaseModel):
     """A column of moments: one-hot calendar parts, each with the values that training rows had.
 
     Any other value, and a missing moment, becomes all zeros. Moments are timestamps, or texts as `format` says, ISO 8601 by
-    default.
+    default; with a format whole numbers too, such as 20260131.
     """
 
     kind: Literal["calendar"] = "calendar"
@@ -155,7 +155,8 @@ class Calendar(BaseModel):
 
     def fits(self, kind: type) -> bool:
         """Whether a Python type of values belongs here."""
-        return issubclass(kind, date | str)
+        written = (date, str, int, np.integer) if self.format else (date, str)
+        return issubclass(kind, written) and kind is not bool
 
     def example(self, place: float) -> str:
         """A moment for each place from 0 up to 1, in one year."""
@@ -165,7 +166,7 @@ class Calendar(BaseModel):
     def array(self, values: Sequence[Any]) -> pa.Array:
         """Python values, None for a missing one, as Arrow has them."""
         wanted = self.format or "%Y-%m-%dT%H:%M:%S"
-        return pa.array([value.strftime(wanted) if isinstance(value, date) else value for value in values], pa.string())
+        return text_array([value.strftime(wanted) if isinstance(value, date) else value for value in values])
 
     def encode(self, values: pa.ChunkedArray) -> np.ndarray:
         """(rows,) of timestamps or texts as (rows, outputs) float32."""
@@ -175,11 +176,12 @@ class Calendar(BaseModel):
 
 
 def moments(values: pa.ChunkedArray, form: str | None) -> pa.ChunkedArray:
-    """Timestamps, or texts of them, as timestamps.
+    """Timestamps, or texts of them (with a format whole numbers too), as timestamps.
 
     Raises:
         pyarrow.ArrowInvalid: when a text is none.
     """
+    values = as_texts(values) if form and pa.types.is_integer(values.type) else values
     if pa.types.is_string(values.type):
         return pc.strptime(values, form, "us") if form else values.cast(pa.timestamp("us"))
     return values.cast(pa.timestamp("us"))

@@ -234,12 +234,15 @@ def _plain(name: str, role: Role, values: pa.ChunkedArray, counts: np.ndarray, a
         UserError: when it can't have the role that was asked for.
     """
     if role == "number":
-        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)):
+        if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             raise UserError(f"column {name!r} holds {values.type}, which is no number; give it another role")
         return _numbers(name, values, bounded=True)
+    if role == "one-hot" and pa.types.is_timestamp(values.type):
+        raise UserError(f"column {name!r} holds moments, which are not one-hot as they are; give it {name}=date, or embedding")
     if role == "one-hot":
         return _one_hot(name, values)
-    if not (pa.types.is_timestamp(values.type) or pa.types.is_string(values.type)):
+    numbered = argument and pa.types.is_integer(values.type)  # such as 20260131
+    if not (pa.types.is_timestamp(values.type) or pa.types.is_string(values.type) or numbered):
         raise UserError(f"column {name!r} holds {values.type}, which is no moment; give it another role")
     try:
         found = calendar(moments(values, argument))
@@ -266,9 +269,9 @@ def _numbers(name: str, values: pa.ChunkedArray, bounded: bool) -> Numbers | str
 
 
 def _one_hot(name: str, values: pa.ChunkedArray) -> Category | str:
-    if pa.types.is_timestamp(values.type) or pa.types.is_floating(values.type):
-        values = as_texts(values)
-    known = sorted(values.unique().drop_null().to_pylist())
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_finite(values), values, None)
+    known = sorted(set(values.unique().drop_null().to_pylist()))  # 0.0 and -0.0 are one
     return Category(name=name, values=known) if len(known) + (values.null_count > 0) > 1 and known else SAME
 
 

@@ -32,7 +32,8 @@ def model():
 def folds(model, tmp_path):
     """Five rows that were learned from in two folds, of which two are equal, and one that wasn't; vectors are tens and hundreds."""
     folds = pa.array([0, 1, 0, 1, NONE, 0], pa.int8())
-    pq.write_table(pa.table({"id": [5, 1, 4, 2, 3, 6], "content": [50, 10, 40, 10, 30, 60], "fold": folds}), tmp_path / "fitted.parquet")
+    ledger = pa.table({"id": [5, 1, 4, 2, 3, 6], "content": [50, 10, 40, 10, 30, 60], "fold": folds})
+    pq.write_table(ledger, tmp_path / "fitted.parquet")
     (tmp_path / "folds").mkdir()
     for fold in (0, 1):
         checkpoints.save_arrays(tmp_path / file_of(fold), vocabulary_0=WHOLE * 10 ** (fold + 1))

@@ -83,6 +83,7 @@ def test_indices_are_one_hot_whatever_type_they_come_in():
     [
         (["a", "b"], (str, np.str_), (int, bool, float, date), "texts"),
         ([False, True], (bool, np.bool_), (int, str), "truth values"),
+        ([0.5, 1.0], (int, float, str, np.float32), (bool, datetime), "numbers"),
         ([0, 1, 2], (int, float, str, np.int64, np.float32), (bool, datetime), "whole numbers"),
     ],
 )
@@ -90,6 +91,13 @@ def test_a_category_says_what_it_takes(values, fitting, others, words):
     column = Category(name="x", values=values)
     assert all(column.fits(kind) for kind in fitting) and not any(column.fits(kind) for kind in others)
     assert column.takes == words
+
+
+def test_numbers_that_are_one_hot_are_compared_as_numbers():
+    column = Columns.model_validate_json(Columns(columns=[Category(name="x", values=[1.0, 2.5])]).model_dump_json()).columns[0]
+    assert encoded(column, [1, 2]) == [[1, 0], [0, 0]] and encoded(column, [1.0, 2.5]) == [[1, 0], [0, 1]]
+    given = column.array([1, "2.5", np.float32(2.5), None])
+    assert column.encode(pa.chunked_array([given])).tolist() == [[1, 0], [0, 1], [0, 1], [0, 0]]
 
 
 def test_true_is_neither_1_nor_a_text():
@@ -127,6 +135,13 @@ def test_moments_are_timestamps_or_texts_as_the_format_says():
     assert (iso.takes, german.takes) == ("moments", "moments written as '%d.%m.%Y'")
     with pytest.raises(pa.ArrowInvalid):
         moments(chunked(["2026-03-02"]), "%d.%m.%Y")
+
+
+def test_whole_numbers_are_moments_where_a_format_says_how():
+    column = Calendar(name="d", parts={"day": [1, 31]}, format="%Y%m%d")
+    assert encoded(column, [20260131, 20260201]) == encoded(column, ["20260131", "20260201"]) == [[0, 1], [1, 0]]
+    assert column.fits(int) and not column.fits(bool) and not Calendar(name="d", parts={"day": [1]}).fits(int)
+    assert column.array([20260131, np.int64(20260131), date(2026, 1, 31), None]).to_pylist() == ["20260131"] * 3 + [None]
 
 
 @pytest.mark.parametrize("form", [None, "%m/%d/%y"])

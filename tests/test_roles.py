@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from embedkit import LearnCategories, UserError
-from embedkit.features import Calendar, Category, Embedded, Numbers
+from embedkit.features import Calendar, Category, Columns, Embedded, Numbers
+from embedkit.pipelines import TableFeed
 from embedkit.roles import RULES, Found, dimension, find, left_out, parsed, plain_columns
 
 ROWS = 120
@@ -156,11 +157,33 @@ def test_every_role_can_be_asked_for():
     assert isinstance(column(numbers, ("x=embedding",)), Embedded)
     assert isinstance(column([n * n for n in numbers], ("x=one-hot",)), Category)
     assert role(numbers, rules=("x=leave-out",)) == ("left out", "as was asked")
-    assert column([n / 2 for n in numbers], ("x=one-hot",)).outputs[:3] == ["x is 0", "x is 0.5", "x is 1"]
-    assert column([True, False], ("x=number",)).encode(pa.chunked_array([pa.array([True, False])])).tolist() == [
-        pytest.approx([0.9]),
-        pytest.approx([-0.9]),
-    ]
+
+
+def test_numbers_may_be_one_hot_where_that_is_asked_for():
+    found = column([n % 4 / 2 for n in range(ROWS)] + [None, float("nan"), -0.0], ("x=one-hot",))
+    assert found.outputs == ["x is 0.0", "x is 0.5", "x is 1.0", "x is 1.5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ([n % 4 / 2 for n in range(ROWS)], "x=one-hot"),
+        ([n % 2 == 0 for n in range(ROWS)], "x=embedding"),
+        ([datetime(2026, 1, 1 + n % 3) for n in range(ROWS)], "x=embedding"),
+        ([datetime(2026, 1, 1 + n % 3) for n in range(ROWS)], "x=date:%d.%m.%Y"),
+        ([20260101 + n % 3 for n in range(ROWS)], "x=date:%Y%m%d"),
+        ([n % 5 for n in range(ROWS)], "x=embedding"),
+        ([n % 5 for n in range(ROWS)], "x=one-hot"),
+        ([n % 5 for n in range(ROWS)], "x=number"),
+    ],
+)
+def test_a_column_takes_the_rows_that_it_was_found_from_as_a_table_and_as_dictionaries(values, rule):
+    table = pa.table({"x": values})
+    columns = find(table, (rule,))[0]
+    found = [[inputs for _, inputs in TableFeed(columns).batches(rows)][0] for rows in (table, table.to_pylist())]
+    one, other = (each["values"] if isinstance(each, dict) else each for each in found)
+    assert np.array_equal(one, other) and len(np.unique(one, axis=0)) == len(set(values))
+    assert Columns.model_validate_json(columns.model_dump_json()) == columns
 
 
 def test_dates_in_texts_are_read_where_that_is_asked_for():
@@ -207,8 +230,14 @@ def test_a_rule_for_no_column_is_refused_with_near_names():
 def test_a_column_that_cannot_have_its_role_is_refused():
     with pytest.raises(UserError, match="column 'x' holds string, which is no number; give it another role"):
         column(CITIES, ("x=number",))
+    with pytest.raises(UserError, match="column 'x' holds bool, which is no number; give it another role"):
+        column([True, False], ("x=number",))
+    with pytest.raises(UserError, match="column 'x' holds moments, which are not one-hot as they are; give it x=date, or emb"):
+        column([datetime(2026, 1, 1), datetime(2026, 1, 2)], ("x=one-hot",))
     with pytest.raises(UserError, match="column 'x' holds int64, which is no moment; give it another role"):
         column([1, 2, 3], ("x=date",))
+    with pytest.raises(UserError, match=r"what is no moment written as '%Y%m%d' \(.*\); say how it is"):
+        column([20260101, 20269999], ("x=date:%Y%m%d",))
     with pytest.raises(UserError, match=r"column 'x' holds what is no moment written in ISO 8601 \(.*\); say how it is, such"):
         column(["3/4/26", "5/6/26"], ("x=date",))
     with pytest.raises(UserError, match=r"what is no moment written as '%m/%d/%y' \(.*\); say how .* or give another role"):

@@ -196,11 +196,13 @@ def _measured(dataset: Artifact, rows: pa.Table, lesson: Given, network: Entitie
 def _cross_fit(
     out: Draft, network: Entities, learned: Learned, lesson: Given, fold: np.ndarray, settings: Categories
 ) -> tuple[dict[str, Metric], list[dict[str, Metric]]]:
-    """Write the vectors of each fold; returns the gap between rows in fold and out of fold, and each column's worth."""
+    """Write the vectors of each fold; returns the gap between rows in fold and out of fold, and each column's worth.
+
+    The network has the weights of the last fold afterwards.
+    """
     case, train, whole = network.case, lesson.train, network.weights()
     seen = entities.pick(case.inputs, train[:LOOKED_AT]), case.targets[train[:LOOKED_AT]]
     in_fold = network.losses(*seen), network.without_each(*seen)
-    kept = checkpoints.values(network.model.variables)
     trainer: Trainer | None = None
     losses, without = [], []
     for number in range(settings.folds):
@@ -218,7 +220,6 @@ def _cross_fit(
         with np.load(path, allow_pickle=False) as stored:
             losses.append(stored["losses"])
             without.append(stored["without"])
-    checkpoints.assign(network.model.variables, kept)
     unseen = np.concatenate(losses)
     gap = float(unseen.mean() - in_fold[0].mean())
     errors = [metrics.mean(each).standard_error or 0.0 for each in (unseen, in_fold[0])]

@@ -313,7 +313,7 @@ def test_tables_that_can_not_be_learned_from_are_one_sentence(fitted):
         small().fit(pd.concat([X, X[["town"]]], axis=1), y)
     with pytest.raises(ValueError, match="Found array with 1 sample"):
         small().fit(X[:1].to_numpy(), y[:1])
-    with pytest.raises(UserError, match="9 rows to learn from are too few for 20 folds; give fewer folds"):
+    with pytest.raises(UserError, match="9 training rows are too few for 20 folds; give fewer folds, or more rows"):
         small(folds=20, roles=("town=embedding",)).fit_transform(X[:10], y[:10])
 
 

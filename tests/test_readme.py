@@ -17,7 +17,7 @@ def blocks(language):
 
 def slowly(block):
     """A block as a test, which is slow where a network of real size learns."""
-    learns = "fine-tune" in block or "distil" in block or "train-head" in block
+    learns = any(command in block for command in ("fine-tune", "distil", "train-head", "learn-categories"))
     return pytest.param(block, marks=pytest.mark.slow if learns else (), id=block.split("embedkit ")[-1].split()[0])
 
 
@@ -33,6 +33,8 @@ def test_every_shell_block_runs(block, tmp_path):
     assert done.returncode == 0, done.stderr
     if "distil" in block:
         assert re.search("^export/minilm-layers-sentence-transformers@", done.stdout, re.MULTILINE) and "twin" in done.stdout
+    elif "learn-categories" in block:
+        assert "\tshop 2\n" in done.stdout and re.search("^report/shops-categories@", done.stdout, re.MULTILINE)
     elif "compare" in block:
         assert re.search("^report/films-minilm@", done.stdout, re.MULTILINE) and "good\t" in done.stdout
     elif "search" in block:

@@ -185,6 +185,7 @@ def test_where_no_arm_can_run_the_report_says_so(root, texts):
 # Several labels -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_labels_are_scored_by_micro_f1(root, texts):
     from sklearn.metrics import f1_score
 

@@ -15,6 +15,7 @@ import pytest
 import embedkit
 from embedkit.artifacts import Artifact, list_artifacts
 from embedkit.cli import main
+from embedkit.entities import TableTraining
 
 COMMANDS = [name.replace("_", "-") for name in embedkit.STAGES]
 FRAMEWORKS = ("tensorflow", "keras", "keras_hub", "numpy", "pyarrow", "prefect", "transformers", "datasets", "faiss", "sklearn")
@@ -410,7 +411,7 @@ def towns(tmp_path_factory):
     (folder / "sales.csv").write_text("\n".join(["town,size,label", *lines]) + "\n")
     root = folder / "artifacts"
     table = embedkit.load_table(folder / "sales.csv", embedkit.LoadTable(label_column="label"), root=root)
-    training = embedkit.Training(epochs=2, preflight=False)
+    training = TableTraining(epochs=2, batch_size=64, preflight=False)
     embedkit.learn_categories(table, embedkit.LearnCategories(folds=0, training=training), root=root)
     return root
 

@@ -186,6 +186,7 @@ def test_rows_a_run_make_the_plan_a_plain_function_of_the_settings(report):
     assert report.manifest.decisions["plan"] == {"rows_a_run": 64, "runs": 6}
 
 
+@pytest.mark.slow
 def test_without_rows_a_run_the_minutes_decide_and_five_batches_are_the_least(texts, encoder):
     settings = LEAST.model_copy(update={"arms": ("full",), "rows_a_run": None, "minutes": 0.001})
     done = compare(texts, encoder, settings)

@@ -25,8 +25,8 @@ FAST = Training(batch_size=16, preflight=False)
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory, tiny_bert):
-    """A teacher fine-tuned for moments, and the report on a static student of it."""
+def taught(tmp_path_factory, tiny_bert):
+    """A teacher fine-tuned for moments, and the films that it learned from."""
     root, source = tmp_path_factory.mktemp("students") / "artifacts", tmp_path_factory.mktemp("source") / "films.csv"
     random, words = np.random.default_rng(0), "the film plot cat dog sat mat red blue".split()
     lines = [f"{' '.join(random.choice(words, 4))} {'good' if n % 2 else 'bad'} {n},{n % 2}" for n in range(120)]
@@ -34,11 +34,18 @@ def compared(tmp_path_factory, tiny_bert):
     films = load_texts(str(source), LoadTexts(), root=root)
     bert = import_encoder(str(tiny_bert), name="bert", root=root)
     settings = FineTune(training=FAST.model_copy(update={"epochs": 2, "learning_rate": 0.01}))
-    teacher = fine_tune(films, bert, settings)
+    return fine_tune(films, bert, settings), films
+
+
+@pytest.fixture(scope="module")
+def compared(taught):
+    """The teacher, its films, and the report on a static student of it."""
+    teacher, films = taught
     few = CompareStudents(students=("static",), distil=Distil(steps=20, width=8, training=FAST), timed_rows=8)
     return teacher, films, few, compare_students(teacher, films, few)
 
 
+@pytest.mark.slow
 def test_a_report_holds_teacher_student_twin_start_and_controls(compared):
     teacher, _, _, report = compared
     found = json.loads((report / "results.json").read_text())
@@ -52,6 +59,7 @@ def test_a_report_holds_teacher_student_twin_start_and_controls(compared):
     assert report.manifest.verdict == found["verdict"] and "Its twin" in found["verdict"]
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_the_share_of_the_teachers_hits_on_the_same_rows(compared):
     teacher, _, _, report = compared
     found = {one["name"]: one for one in json.loads((report / "results.json").read_text())["models"]}
@@ -64,6 +72,7 @@ def test_what_is_kept_is_the_share_of_the_teachers_hits_on_the_same_rows(compare
     assert found["static"]["kept"]["error"] >= 0 and found["teacher"]["kept"] is None
 
 
+@pytest.mark.slow
 def test_the_same_call_again_is_the_same_report(compared):
     teacher, films, few, report = compared
     assert compare_students(teacher, films, few) == report
@@ -79,9 +88,9 @@ def test_the_same_call_again_is_the_same_report(compared):
         (CompareStudents(distil=Distil(steps=0)), "^distil.steps is decided by the comparison; leave it out$"),
     ],
 )
-def test_what_the_comparison_decides_is_refused(compared, settings, words):
+def test_what_the_comparison_decides_is_refused(taught, settings, words):
     with pytest.raises(UserError, match=words):
-        compare_students(compared[0], compared[1], settings)
+        compare_students(*taught, settings)
 
 
 def model(name, kept, speed, role="student", error=0.005):

@@ -217,6 +217,7 @@ def test_all_layers_and_no_step_are_the_teacher(tuned, reviews):
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_teacher_whose_head_lies_on_frozen_vectors_learns(head, reviews):
     found = distil(head, reviews, Distil(layers=1, steps=10, twin=False, training=FAST))
     assert found.inputs["teacher"] == head and found.manifest.name == "head-layers"
@@ -278,6 +279,7 @@ def test_what_is_alike_ranks_alike_whatever_the_dimension():
     assert abs(likeness(other, vectors, 0)["similarity"].value) < 0.2
 
 
+@pytest.mark.slow
 def test_the_error_of_similarities_is_that_of_rows_not_of_pairs():
     random = np.random.default_rng(0)
     values = []

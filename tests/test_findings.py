@@ -73,6 +73,7 @@ def nothing(place, encoder):
     return compare(load(place, "drawn", sentences(300), labels, splits), encoder, SHORT)
 
 
+@pytest.mark.slow
 def test_no_arm_beats_guessing_where_labels_are_drawn_at_random(nothing):
     found = found_by(nothing)
     arms = {arm["name"]: arm for arm in found["arms"]}
@@ -83,6 +84,7 @@ def test_no_arm_beats_guessing_where_labels_are_drawn_at_random(nothing):
         assert abs(score["value"] - arms["guess"]["value"]) < 3 * np.hypot(score["rows_error"], 0.05), name
 
 
+@pytest.mark.slow
 def test_the_verdict_says_that_nothing_beats_guessing_and_recommends_nothing(nothing):
     found = found_by(nothing)
     title = next(arm["title"] for arm in found["arms"] if arm["name"] == found["best"])
@@ -91,10 +93,12 @@ def test_the_verdict_says_that_nothing_beats_guessing_and_recommends_nothing(not
     assert nothing.manifest.verdict == found["verdict"]
 
 
+@pytest.mark.slow
 def test_texts_are_measured_in_every_way_there_is(nothing):
     assert {path.stem for path in (nothing / "predictions").iterdir()} == {f"{name}-all-0" for name in described("texts")}
 
 
+@pytest.mark.slow
 def test_a_run_of_few_rows_is_said_to_be_short(nothing):
     titles = "from scratch, adapter (LoRA), full fine-tuning, LP-FT"
     assert any(note.startswith(f"{titles} saw the 160 training rows 0.") for note in nothing.manifest.notes)
@@ -103,6 +107,7 @@ def test_a_run_of_few_rows_is_said_to_be_short(nothing):
     assert all(32 <= seen <= 128 for seen in moved.values())
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_training_and_of_predicting_so_many_rows(nothing):
     arms = {arm["name"]: arm for arm in found_by(nothing)["arms"]}
     for arm in arms.values():
@@ -166,6 +171,7 @@ def test_the_page_says_how_many_rows_leak(leaked):
     assert "10 are also among the training rows" in (leaked[0] / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_rows_of_which_none_leaks_have_no_second_score(nothing):
     found = found_by(nothing)
     if not found["duplicates"]["near"]:

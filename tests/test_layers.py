@@ -112,6 +112,7 @@ def test_an_encoder_without_layers_has_none_to_look_at(place, root):
 # Vectors of all candidates at once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_pass_gives_the_vectors_that_encoders_cut_one_by_one_give(bert, films, tmp_path):
     loaded = Encoder.open(bert)
     texts = read_contents(films, 0, 150)["text"].to_pylist()

@@ -755,6 +755,7 @@ def photos_of(count):
     return data, np.stack([np.asarray(picture) for picture in shown])
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_mobilenet_v2_equals_keras_applications_run_by_hand_and_its_cut_that_layers_pooled_output():
     path = IMAGENET / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"

@@ -16,8 +16,8 @@ def blocks(language):
 
 
 def slowly(block):
-    """A block as a test, which is slow where a network of real size learns."""
-    learns = any(command in block for command in ("fine-tune", "distil", "train-head", "learn-categories"))
+    """A block as a test, which is slow where a network of real size learns or is read."""
+    learns = any(command in block for command in ("fine-tune", "distil", "train-head", "learn-categories", "import-encoder"))
     return pytest.param(block, marks=pytest.mark.slow if learns else (), id=block.split("embedkit ")[-1].split()[0])
 
 
@@ -50,6 +50,7 @@ def test_the_installing_blocks_are_what_ci_runs():
     assert "pip install -q -e '.[dev]' && pytest" in ci and "embedkit quickstart" in ci
 
 
+@pytest.mark.slow
 def test_the_python_of_the_first_screen_runs(photos, capsys):
     program = next(block for block in blocks("python") if "pretrain_autoencoder(pictures)" in block)
     exec(compile(program, "README.md", "exec"), {})

@@ -40,6 +40,7 @@ def test_artifacts_are_measured_in_a_process_of_their_own(tiny_bert):
     assert found[0]["speedup"]["median"] == 1
 
 
+@pytest.mark.slow
 def test_an_artifact_that_cannot_be_opened_is_named(tiny_bert):
     broken = import_encoder(str(tiny_bert))
     shutil.copy(broken / "encoder.json", broken / "model.keras")

@@ -67,6 +67,7 @@ def on_devices():
     return [json.loads(process.communicate()[0]) for process in processes]
 
 
+@pytest.mark.slow
 def test_several_devices_make_the_steps_of_one(on_devices):
     one, *several = on_devices
     assert [run["replicas"] for run in on_devices] == [1, 2, 4]

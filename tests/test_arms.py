@@ -124,6 +124,7 @@ def goods(root, texts):
     return compare(rows, make_control(rows), SHORT.model_copy(update={"budgets": (2,)}))
 
 
+@pytest.mark.slow
 def test_arms_that_move_an_encoder_without_weights_are_skipped_with_the_reason(goods):
     skipped = {name: arm["skipped"] for name, arm in arms_of(goods).items() if arm["skipped"]}
     assert skipped == dict.fromkeys(["random", *RECIPES], "the encoder has no weights")

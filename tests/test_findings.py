@@ -189,6 +189,7 @@ def tuned(place, encoder):
     return fine_tune(first, encoder, TUNE), first, other
 
 
+@pytest.mark.slow
 def test_an_encoder_that_was_fine_tuned_on_the_test_rows_is_refused_by_name(tuned):
     classifier, _, other = tuned
     words = rf"12 of the 12 rows to measure on were learned from by {re.escape(str(classifier))}; measure on rows it never saw"
@@ -196,6 +197,7 @@ def test_an_encoder_that_was_fine_tuned_on_the_test_rows_is_refused_by_name(tune
         compare(other, classifier, CHEAP)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_was_fine_tuned_on_the_same_split_is_compared(tuned):
     classifier, first, _ = tuned
     report = compare(first, classifier, CHEAP.model_copy(update={"arms": ("guess",)}))

@@ -93,6 +93,7 @@ def test_the_pipeline_runs_with_no_server_and_its_pages_show_verdict_measures_pi
     assert "data:image/png;base64," in markdown(made[1])
 
 
+@pytest.mark.slow
 def test_a_flow_run_publishes_what_the_plain_call_publishes(server, photos):
     from flows.pipeline import pipeline
 

@@ -219,6 +219,7 @@ def test_the_unit_of_the_vectors_makes_no_difference(corners, classifier, scale)
     assert ours == pytest.approx(theirs, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_hidden_layer_learns_what_a_line_cannot(place):
     inputs = np.random.default_rng(0).uniform(-1, 1, (600, 2))
     labels = ["same" if x * y > 0 else "opposite" for x, y in inputs]
@@ -410,6 +411,7 @@ def test_mixing_and_swapping_keep_a_large_head_from_learning_few_rows_by_heart(p
         assert last[name]["validation_loss"] < last["plain"]["validation_loss"]  # others are easier
 
 
+@pytest.mark.slow
 def test_several_seeds_give_means_with_their_spread_and_the_first_head_is_kept(corners, place):
     settings = TrainHead(hidden=(8,), training=Training(epochs=5, preflight=False))
     single = [train_head(corners, settings.model_copy(update={"seed": seed})) for seed in (3, 4, 5)]
@@ -656,6 +658,7 @@ def test_without_validation_rows_a_tenth_of_the_training_rows_decides_when_to_st
     assert found.manifest.notes == ["no validation rows: a tenth of the training rows decided when to stop"]
 
 
+@pytest.mark.slow
 def test_so_many_labels_per_class_are_drawn_by_hash(corners):
     few = train_head(corners, TrainHead(labels_per_class=5, training=Training(epochs=5)), name="few")
     other = train_head(corners, TrainHead(labels_per_class=5, seed=1, training=Training(epochs=5)), name="other")

@@ -214,6 +214,7 @@ def bert(tmp_path_factory, tiny_bert):
     return Encoder.open(artifact), (artifact / "tokenizer.json").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_inner_states_of_a_narrower_network_come_nearer_and_the_teacher_stays(bert, precision):
     import tensorflow as tf

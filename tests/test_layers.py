@@ -310,6 +310,7 @@ def tuned(films, bert):
     return fine_tune(films, bert, FineTune(training=Training(epochs=1, preflight=False)))
 
 
+@pytest.mark.slow
 def test_a_cut_of_a_fine_tuned_classifier_keeps_the_rows_it_learned_from(tuned, films):
     cut = cut_encoder(tuned, CutEncoder(layer="transformer_layer_0"))
     assert cut.manifest.kind == "encoder"

@@ -103,6 +103,7 @@ def test_what_the_checks_found_wrong_is_a_note(tmp_path):
     assert any(note.endswith("so far the inputs bring nothing") for note in found.notes)
 
 
+@pytest.mark.slow
 def test_the_range_test_decides_an_automatic_learning_rate_with_or_without_the_other_checks(tmp_path):
     for checked in (True, False):
         settings = SETTINGS.model_copy(update={"learning_rate": "auto", "preflight": checked})

@@ -773,6 +773,7 @@ def test_mobilenet_v2_equals_keras_applications_run_by_hand_and_its_cut_that_lay
     assert cut.manifest.details["parameters"] < encoder.manifest.details["parameters"]
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_mobilenet_v1_with_and_without_its_classifier_is_one_network():
     _, pixels = photos_of(4)

@@ -20,7 +20,7 @@ from embedkit import checkpoints, entities, maps, metrics
 from embedkit.artifacts import Artifact, Metric, Table
 from embedkit.crossfit import NONE, file_of
 from embedkit.datasets import read_contents, read_rows
-from embedkit.encoders import EncoderFacts, save_encoder
+from embedkit.encoders import facts_of_table, save_encoder
 from embedkit.entities import Entities, Network, TableTraining, resolved
 from embedkit.features import MISSING, Columns, as_texts
 from embedkit.index import unit_length
@@ -86,14 +86,7 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     network = Entities(columns, case, settings.network, settings.seed)
     training = resolved(settings.training, len(lesson.train))
     learned = learn(out, network.problem(lesson.train, lesson.validation), training, settings.seed)
-    facts = EncoderFacts(
-        modality="table",
-        dimension=len(columns.outputs),
-        layer="columns",
-        pooling="none",
-        normalised=False,
-        source="categories",
-    )
+    facts = facts_of_table(columns, "categories")
     details = save_encoder(out, network.encoder, facts, columns.model_dump_json(indent=1) + "\n")
     measured, verdict = _measured(dataset, rows, lesson, network)
     counts = _write_values(out, columns, contents.take(lesson.train), network.weights())

@@ -13,7 +13,7 @@ from embedkit import autoencoder, roles
 from embedkit.artifacts import Artifact, Kinds
 from embedkit.autoencoder import ConvNet
 from embedkit.datasets import read_contents, read_rows
-from embedkit.encoders import EncoderFacts, save_encoder
+from embedkit.encoders import EncoderFacts, facts_of_table, save_encoder
 from embedkit.leaks import record_fitted
 from embedkit.preparation import load_pixels
 from embedkit.settings import Seeded, UserError
@@ -97,15 +97,7 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
         raise UserError(f"no column of {dataset} can be used: {reasons}; load a table with numbers, or with words that recur")
     numbers = keras.Input((len(columns.outputs),), name="numbers")                           # (rows, dimension), near [-1, 1]
     model = keras.Model(numbers, keras.layers.Identity(name="columns")(numbers), name="encoder")
-    facts = EncoderFacts(
-        modality="table",
-        dimension=len(columns.outputs),
-        layer="columns",
-        pooling="none",
-        normalised=False,
-        source="columns",
-    )
-    details = save_encoder(out, model, facts, columns.model_dump_json(indent=1) + "\n")
+    details = save_encoder(out, model, facts_of_table(columns, "columns"), columns.model_dump_json(indent=1) + "\n")
     fitted = record_fitted(out, rows.take(train))
     return Facts(notes=[f"left out: {reasons}"] if reasons else [], details=details | {"fitted": fitted})
 

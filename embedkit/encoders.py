@@ -54,6 +54,17 @@ class EncoderFacts(BaseModel):
     identity: str = ""
 
 
+def facts_of_table(columns: Columns, source: str) -> EncoderFacts:
+    """What `encoder.json` says of an encoder of tables.
+
+    Args:
+        columns: what it takes.
+        source: what it was made from.
+    """
+    shape: dict[str, Any] = {"modality": "table", "dimension": len(columns.outputs), "layer": "columns", "pooling": "none"}
+    return EncoderFacts(**shape, normalised=False, source=source)
+
+
 class Encoder:
     """A loaded encoder.
 

@@ -36,9 +36,6 @@ from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.tasks import MAIN, Task, as_counts
 from embedkit.training import Trainer
 
-LOOKED_AT = 20_000
-"""Training rows whose losses in fold are measured at most."""
-
 
 class Categories(Seeded):
     """How vectors of categories are learned."""
@@ -194,7 +191,8 @@ def _cross_fit(
     The network has the weights of the last fold afterwards.
     """
     case, train, whole = network.case, lesson.train, network.weights()
-    seen = entities.pick(case.inputs, train[:LOOKED_AT]), case.targets[train[:LOOKED_AT]]
+    some = entities.looked_at(train)
+    seen = entities.pick(case.inputs, some), case.targets[some]
     in_fold = network.losses(*seen), network.without_each(*seen)
     trainer: Trainer | None = None
     losses, without = [], []

@@ -28,6 +28,8 @@ from embedkit.training import Problem, Trainer, fit
 
 Loss = Callable[[Any, Any], Any]
 EPOCHS = 100
+LOOKED_AT = 20_000
+"""Training rows whose losses in fold are measured at most."""
 STEPS, SIZES = 50, (32, 1024)
 """Steps in an epoch, where that leaves a batch of so many rows."""
 
@@ -333,10 +335,11 @@ class CrossFitted:
             found[mine] = vectors_of(self.network.columns, pick(inputs, mine), each.tables)
         return found
 
-    def worth(self, train: np.ndarray, rows: int = 20_000) -> list[dict[str, Metric]]:
+    def worth(self, train: np.ndarray) -> list[dict[str, Metric]]:
         """What the vectors of each embedded column save of the loss; see `worth`."""
         case = self.network.case
-        seen = pick(case.inputs, train[:rows]), case.targets[train[:rows]]
+        some = looked_at(train)
+        seen = pick(case.inputs, some), case.targets[some]
         order = np.concatenate([np.flatnonzero(self.fold[train] == number) for number in range(len(self.folds))])
         out_of_fold = np.concatenate([fold.losses for fold in self.folds]), np.concatenate([f.without for f in self.folds], axis=1)
         assert len(order) == len(out_of_fold[0])
@@ -374,6 +377,11 @@ def cross_fitted(
         made.append(learn_fold(network, trainer, others, held, validation, whole, least_count, None))
     checkpoints.assign(network.model.variables, kept)
     return CrossFitted(network, whole, made, fold)
+
+
+def looked_at(train: np.ndarray) -> np.ndarray:
+    """The training rows whose losses in fold are measured: at even distances, since rows may be sorted by what is predicted."""
+    return train[:: -(-len(train) // LOOKED_AT)]
 
 
 def worth(

@@ -15,6 +15,7 @@ from embedkit.entities import (
     cross_fitted,
     folds_of,
     learn_fold,
+    looked_at,
     misleads,
     resolved,
     thinned,
@@ -270,3 +271,12 @@ def test_the_vectors_of_a_fold_lie_near_those_of_the_whole_network(fitted):
     for fold in fitted.folds:
         distance = np.linalg.norm(fold.tables[0][2:] - whole, axis=1).max()
         assert distance < np.linalg.norm(whole - whole.mean(axis=0), axis=1).max()
+
+
+@pytest.mark.parametrize("rows", [1, 180, 20_000, 20_001, 70_226])
+def test_losses_in_fold_are_of_rows_from_all_over_a_dataset_that_may_be_sorted(rows):
+    train = np.arange(rows) * 2
+    found = looked_at(train)
+    assert min(rows, 10_000) <= len(found) <= 20_000
+    assert found[0] == 0 and found[-1] > train[-1] - 2 * (rows // len(found) + 1)
+    assert len(set(np.diff(found))) <= 1

@@ -34,6 +34,8 @@ from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.tasks import MAIN, Task, as_counts, task_of
 from embedkit.verdicts import Judge, beats, points, shown
 
+NAMES = {"time": "by time", "group": "by group", "source": "given"}
+"""What the dataset's own split is called, by how it was made; others are drawn by hash."""
 HELD = 0.1
 """Share of the rows beside the test rows that stop a network, or choose a linear model's strength."""
 
@@ -132,10 +134,12 @@ class _Bench:
     def _splits(self, own: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The rows beside the test rows and the test rows, by the split's name."""
         pool, column = np.sort(np.concatenate([own.train, own.validation])), self.settings.time_column
-        by_time = self.dataset.manifest.settings.get("split") == "time"
+        made = str(self.dataset.manifest.settings.get("split"))
         share = len(own.test) / len(self.used)
-        found = {"by time" if by_time else "shuffled": (pool, own.test)}
-        if by_time:
+        found = {NAMES.get(made, "shuffled"): (pool, own.test)}
+        if made == "time" and column is not None:
+            raise UserError(f"{self.dataset} is split by time already; leave time_column {column} out, which would count nothing")
+        if made == "time":
             drawn = splits.draw(self.content[self.used], 0.0, share, self.settings.seed)
             found = {"shuffled": self._cut(drawn)} | found
         elif column is not None:

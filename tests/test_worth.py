@@ -10,7 +10,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import OrdinalEncoder
 
-from embedkit import CompareCategories, LoadTable, UserError, compare_categories, load_table
+from embedkit import CompareCategories, LoadTable, UserError, compare_categories, load_table, worth
 from embedkit.datasets import read_contents, read_rows
 from embedkit.entities import Network, TableTraining
 from embedkit.tasks import Task
@@ -166,3 +166,16 @@ def test_a_table_without_labels_is_refused(tmp_path):
     bare = load_table(str(tmp_path / "bare.parquet"), LoadTable(), root=tmp_path / "artifacts")
     with pytest.raises(UserError, match="table/bare@.* has no labels; load it again with a label_column, then compare on that"):
         compare_categories(bare)
+
+
+def test_the_datasets_own_split_is_called_by_how_it_was_made(tmp_path):
+    source, root = str(shops(tmp_path / "shops.parquet", 90)), tmp_path / "artifacts"
+    seen = []
+    for given in (LoadTable(split="time", time_column="day"), LoadTable(split="group", group_column="shop")):
+        rows = load_table(source, given, root=root)
+        bench = worth._Bench(rows, read_rows(rows), CompareCategories())
+        seen.append(list(bench.splits))
+    assert seen == [["shuffled", "by time"], ["by group"]]
+    by_time = load_table(source, LoadTable(split="time", time_column="day"), root=root)
+    with pytest.raises(UserError, match="table/shops@.* is split by time already; leave time_column day out, which would"):
+        compare_categories(by_time, CompareCategories(time_column="day"))

@@ -273,9 +273,15 @@ class Browser:
         self.until(lambda: self.run("!window.old && document.readyState === 'complete'"))
 
     def press(self, *keys):
+        """Press one key after the other, each until the page has it: what comes before a page's first paint may be dropped."""
         for key in keys:
-            self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")
-            self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+            self.run("seen = false; addEventListener('keydown', () => { seen = true }, {capture: true, once: true})")
+            self.until(lambda key=key: self.pressed(key))
+
+    def pressed(self, key):
+        self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, text=key if len(key) == 1 else "")
+        self.ask("Input.dispatchKeyEvent", type="keyUp", key=key)
+        return self.run("seen")
 
     def close(self):
         self.ask("Browser.close")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import engines, networks
+from embedkit import frameworks, networks
 from embedkit.settings import UserError, not_among
 
 LEVELS = 8
@@ -195,7 +195,7 @@ def copy_of(model: Any, fresh: int | None = None) -> Any:
     import keras
 
     if fresh is not None:
-        engines.start_drawing(fresh)
+        frameworks.start_drawing(fresh)
 
     def same(layer: Any) -> Any:
         try:

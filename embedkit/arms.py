@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedkit import adaptation, checkpoints, engines, metrics, roles
+from embedkit import adaptation, checkpoints, engines, frameworks, metrics, roles
 from embedkit.artifacts import Artifact
 from embedkit.autoencoder import principal_components
 from embedkit.crossfit import Known
@@ -157,7 +157,7 @@ class Bench:
     def tuner(self, arm: str) -> Tuner:
         """The encoder made ready for an arm's recipe, kept so that its steps are traced once."""
         if arm not in self.tuners:
-            engines.start_drawing(self.tune.seed)  # whenever it is made, its random generators are the same
+            frameworks.start_drawing(self.tune.seed)  # whenever it is made, its random generators are the same
             self.tuners[arm] = Tuner(self.loaded, self.task, self.tune.model_copy(update={"recipe": RECIPES[arm]}))
         return self.tuners[arm]
 
@@ -218,7 +218,7 @@ def _quietly() -> Iterator[None]:
 def _head(bench: Bench, lesson: Lesson, seed: int, hidden: tuple[int, ...]) -> Trial:
     """A head on vectors, as `train_head` makes it."""
     start = time.monotonic()
-    engines.start_drawing(seed)
+    frameworks.start_drawing(seed)
     lesson = replace(lesson, settings=bench.head, hidden=hidden)
     model, logits, problem, correct = problem_of(lesson, seed)
     fit(Trainer(problem, resolve(bench.head.training, linear=not lesson.hidden, epochs=EPOCHS)), seed, None)
@@ -237,7 +237,7 @@ def _moved(bench: Bench, arm: str, lesson: Lesson, seed: int) -> Trial:
     prior = bench.task.prior(lesson.train)
     balanced = Balance(prior, prior)
     lesson = replace(lesson, inputs=bench.random_vectors(seed) if recipe == "scratch" else bench.vectors, settings=tuner.settings)
-    engines.start_drawing(seed)
+    frameworks.start_drawing(seed)
     tuner.begin(lesson, balanced, seed)
     if recipe in ("lp-ft", "adapter"):
         probe_seconds = _probe(bench, tuner, lesson, seed)

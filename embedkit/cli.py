@@ -200,7 +200,7 @@ def layers(source: str, *, architecture: str | None = None, alpha: float | None 
     """
     from embedkit.encoders import ImportEncoder
     from embedkit.encoders import layers as list_layers
-    from embedkit.engines import load_frameworks
+    from embedkit.frameworks import load_frameworks
 
     load_frameworks()
     found = list_layers(source, ImportEncoder(architecture=architecture, alpha=alpha))

@@ -17,7 +17,7 @@ from embedkit.arms import measure_of, parts_of, words
 from embedkit.artifacts import Artifact, EncoderArtifact, Metric, Texts
 from embedkit.datasets import read_contents, read_rows
 from embedkit.distillation import LAYERS, Distil, Kind, Teacher, distil, lesson_of, likeness, standardised, taught
-from embedkit.embedding import embed, read_vectors
+from embedkit.embedding import vectors_of_all
 from embedkit.lessons import Lesson
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
@@ -76,7 +76,7 @@ def compare_students(
     opened = Teacher.open(teacher)
     rows = read_rows(dataset)
     lesson, _ = lesson_of(opened, dataset, rows, settings.seed)
-    vectors = read_vectors(embed(dataset, opened.embedder))[1]
+    vectors = vectors_of_all(dataset, opened.embedder)
     models = _models(opened, dataset, lesson, vectors, made, settings)
     timed = _timed(out, dataset, lesson, [teacher, *(each["student"] for each in made.values())], settings)
     for model, found in zip((one for one in models if one["role"] != "control"), timed, strict=True):

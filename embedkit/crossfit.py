@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedkit import engines
+from embedkit import engines, frameworks
 
 FOLDER = "folds"
 NONE = -1
@@ -80,7 +80,7 @@ class Folds:
         if fold not in self._forward:
             import keras
 
-            with engines.same_first_weights():
+            with frameworks.same_first_weights():
                 copy: Any = keras.models.clone_model(self.model)
             copy.set_weights(self.model.get_weights())
             with np.load(self.folder / file_of(fold), allow_pickle=False) as stored:

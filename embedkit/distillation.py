@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from embedkit import engines, metrics, splits, students
+from embedkit import engines, frameworks, metrics, splits, students
 from embedkit.apprentice import Apprentice, Transfer, linear_head
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.classifiers import facts_of, save_classifier
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import embed, read_vectors
+from embedkit.embedding import vectors_of_all
 from embedkit.encoders import HALF, Encoder, embedder_of, feed, save_encoder
 from embedkit.imitation import Weights
 from embedkit.index import unit_length
@@ -153,7 +153,7 @@ def distil(
     wanted = settings.twin and taught(settings, teacher.manifest.kind) and settings.steps != 0
     twin = _twin(teacher, dataset, settings, unlabelled, start) if wanted else None
 
-    engines.start_keras(settings.seed)
+    frameworks.start_keras(settings.seed)
     student = _student(out, opened, sources, settings, start)
     kind = "start" if start else settings.student
     head = opened.head(lesson.task)
@@ -281,7 +281,7 @@ def _sources(
         found.append((other, np.flatnonzero(~ours)))
     made = []
     for source, places in found:
-        vectors = read_vectors(embed(source, teacher.embedder))[1]
+        vectors = vectors_of_all(source, teacher.embedder)
         made.append(Transfer(source, places, vectors, standardised(lesson.task, teacher.outputs(vectors))))
     return made
 

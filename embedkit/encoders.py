@@ -13,14 +13,14 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from embedkit import canaries, engines, networks
+from embedkit import canaries, engines, frameworks, networks
 from embedkit.artifacts import Artifact
 from embedkit.batches import pick
 from embedkit.crossfit import NONE, Folds, Known
@@ -74,13 +74,15 @@ class Encoder:
         preprocessing: the text of the file that PREPROCESSING names; None for pictures.
         name: how it is called in messages.
         folds: networks for rows that it learned from with their labels, where it has such (`crossfit`).
+        streams: how many batches the engine takes at a time.
     """
 
     def __init__(self, model: Any, facts: EncoderFacts, preprocessing: str | None, name: str):
         self.model, self.facts, self.preprocessing, self.name = model, facts, preprocessing, name
-        self.forward = engines.forward(model)
+        self.forward, self.streams = engines.forward(model), 1
         self.feed = feed(facts, preprocessing)
         self.folds: Folds | None = None
+        self.folder: Path | None = None
 
     @classmethod
     def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
@@ -91,7 +93,7 @@ class Encoder:
         Raises:
             UserError: when it is no encoder, is damaged, or gives other vectors than when it was made.
         """
-        engines.load_frameworks()
+        frameworks.load_frameworks()
         import keras
 
         artifact = Artifact.open(reference, root)
@@ -102,16 +104,33 @@ class Encoder:
         preprocessing = (folder / file).read_text() if file else None
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
         encoder = cls(model, facts, preprocessing, str(artifact))
-        encoder.folds = Folds.open(folder, model)
-        rows, expected = canaries.load(folder / "canaries.npz")
-        step = max(1, len(rows) // canaries.CHECKED_ON_LOADING)
-        lowest = float(canaries.agreement(encoder.encode(rows[::step]), expected[::step]).min())
+        encoder.folds, encoder.folder = Folds.open(folder, model), folder
+        lowest = encoder.agreement(canaries.CHECKED_ON_LOADING)
         if not lowest >= canaries.LEAST_AGREEMENT:
             raise UserError(
                 f"{artifact} gives other vectors here than when it was made (cosine {lowest:.6f}, at least "
                 f"{canaries.LEAST_AGREEMENT} is needed); use the package versions in its manifest, or import it again"
             )
         return encoder
+
+    def use(self, engine: engines.Engine) -> None:
+        """Run the network by an engine from here on; networks of folds are made as they are needed, so by one stream."""
+        self.forward, self.streams = engine.run, 1 if self.folds else engine.streams
+
+    def agreement(self, few: int | None = None, run: Callable[[Any], np.ndarray] | None = None) -> float:
+        """The lowest agreement of the artifact's canaries with the vectors they had when it was made.
+
+        Args:
+            few: how many canaries, spread over all; all by default.
+            run: another way to run the network.
+        """
+        assert self.folder is not None
+        rows, expected = canaries.load(self.folder / "canaries.npz")
+        step = max(1, len(rows) // few) if few else 1
+        found = np.empty_like(expected[::step])
+        for indices, batch in self.feed.batches(rows[::step]):
+            found[indices] = (run or self.forward)(batch)
+        return float(canaries.agreement(found, expected[::step]).min())
 
     def encode(self, rows: Sequence[Any], known: Known | None = None) -> np.ndarray:
         """Turn rows into vectors.
@@ -131,14 +150,22 @@ class Encoder:
         if isinstance(rows, str | bytes | os.PathLike | Mapping):
             raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
         vectors = np.empty((len(rows), self.facts.dimension), np.float32)
-        folds = self.folds.of(known) if self.folds and known is not None else None
+        folds = self.folds_of(known) if known is not None else np.full(len(rows), NONE)
         for indices, batch in self.feed.batches(rows):
-            vectors[indices] = self.forward(batch)
-            if self.folds and folds is not None:
-                here = folds[indices]
-                for fold in np.unique(here[here != NONE]).tolist():
-                    vectors[indices[here == fold]] = self.folds.forward(fold)(pick(batch, here == fold))
+            vectors[indices] = self.embedded(batch, folds[indices])
         return vectors
+
+    def embedded(self, batch: Any, folds: np.ndarray) -> np.ndarray:
+        """The vectors of a batch that the feed gave, (rows, dimension) float32; `folds` are those of its rows, (rows,) int."""
+        vectors = engines.within_memory(self.forward, batch)
+        for fold in np.unique(folds[folds != NONE]).tolist():
+            assert self.folds is not None
+            vectors[folds == fold] = self.folds.forward(fold)(pick(batch, folds == fold))
+        return vectors
+
+    def folds_of(self, known: Known) -> np.ndarray:
+        """The fold of each row that the encoder learned from with its label, NONE for others; (rows,) int."""
+        return self.folds.of(known) if self.folds else np.full(len(known.ids), NONE)
 
 
 def embedder_of(artifact: Artifact) -> Artifact:

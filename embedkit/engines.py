@@ -1,122 +1,41 @@
 """Engines: how a forward pass is executed on this machine. The one door between encoders and TensorFlow's execution.
 
-Today there is one engine: the Keras model as a traced TensorFlow function in float32.
+The plain way is the Keras model as a traced TensorFlow function in float32, which serves a few rows at a time. Long jobs measure
+others on their own rows (`choose`): the frozen graph in TensorFlow or OpenVINO, several batches at a time, in float32 or
+bfloat16. A way counts only where it gives the vectors that the encoder's canaries, and the plain way, have.
 """
 
-import contextlib
+import functools
 import os
-import random
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-Precision = Literal["auto", "float32"]
-"""Number type of a forward pass; float32 is the only one so far, and what `auto` comes to."""
-Inputs = np.ndarray | dict[str, np.ndarray]
+from embedkit import canaries
+from embedkit.batches import pick
+from embedkit.frozen import Frozen, Inputs, openvino, openvino_is_installed, traced
+from embedkit.settings import UserError
 
-
-@contextlib.contextmanager
-def hushed(more: bytes = b"") -> Iterator[None]:
-    """Keep what TensorFlow's libraries announce off stderr, whatever its log level; other lines are passed on.
-
-    Args:
-        more: a pattern of how other lines begin that are kept off too.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            greeting = re.compile(b"|".join([rb"[IWE]0000 |WARNING: All log messages before absl", *([more] if more else [])]))
-            os.write(2, b"".join(line for line in caught if not greeting.match(line)))
-
-
-def load_frameworks() -> None:
-    """Import TensorFlow, Keras and keras-hub, whose layers register themselves then; quietly, and before faiss."""
-    if "keras_hub" not in sys.modules:
-        with hushed():
-            import keras_hub  # noqa: F401  imports the others
-
-
-def start_keras(seed: int) -> None:
-    """Make what Keras does from here on a function of the seed: names, initial weights, dropout, order of summation.
-
-    Number type and channel order become Keras's own defaults, whatever the user's configuration says.
-    """
-    load_frameworks()
-    import keras
-    import tensorflow as tf
-
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-    keras.config.set_image_data_format("channels_last")
-    # Layer names count up through a process otherwise, and names are part of saved files. Freeing memory here would take a
-    # fifth of a second each time, and Python does it anyway.
-    keras.backend.clear_session(free_memory=False)
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed % 2**32)
-    # Keras draws first weights from Python's own generator, from which any other thread, such as Prefect's, may draw meanwhile.
-    start_drawing(seed)
-
-
-def _seed_generator() -> Any:
-    from keras.src.random import seed_generator  # has no public name
-
-    return seed_generator
-
-
-def random_states() -> list[Any]:
-    """What Keras draws from behind layers that have no seed: the states of its generators."""
-    from keras.src.backend.common import global_state
-
-    behind = global_state.get_global_attribute("global_seed_generator")
-    return [_seed_generator().python_random.getstate(), None if behind is None else behind.state.numpy().tolist()]
-
-
-def start_drawing(seed: int) -> None:
-    """Let layers made from here on draw first weights that are a function of the seed."""
-    _seed_generator().python_random = random.Random(seed % 2**32)
-
-
-@contextlib.contextmanager
-def same_first_weights() -> Iterator[None]:
-    """Let layers made after the block draw the first weights that they would have drawn without it."""
-    generator = _seed_generator().python_random
-    kept = generator.getstate()
-    try:
-        yield
-    finally:
-        generator.setstate(kept)
-
-
-@contextlib.contextmanager
-def own_keras() -> Iterator[None]:
-    """Give the user's Keras configuration back after the block, which `start_keras` sets aside."""
-    load_frameworks()
-    import keras
-
-    kept = keras.config.floatx(), keras.config.dtype_policy(), keras.config.image_data_format()
-    generator = _seed_generator().python_random
-    try:
-        yield
-    finally:
-        _seed_generator().python_random = generator
-        keras.config.set_floatx(kept[0])
-        keras.config.set_dtype_policy(kept[1])
-        keras.config.set_image_data_format(kept[2])
+EngineName = Literal["auto", "keras", "tensorflow", "openvino"]
+"""What runs a network: Keras itself, its frozen graph in TensorFlow, or in OpenVINO."""
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""Number type of the sums of products in a forward pass."""
+LEAST_INT8 = 0.9
+"""Least agreement of an int8 network, which never reaches that of the others and is asked for by name."""
+ROUNDS = 3
+SECONDS = 0.7
+"""That each way is measured for in each of ROUNDS."""
 
 
 def forward(model: Any) -> Callable[[Inputs], np.ndarray]:
-    """The inference pass of a Keras model as a function of arrays.
+    """The inference pass of a Keras model as a function of arrays: float32, one batch at a time.
 
     Args:
         model: a functional model; its input is one tensor or a dictionary of tensors, its output one tensor.
@@ -126,18 +45,13 @@ def forward(model: Any) -> Callable[[Inputs], np.ndarray]:
     """
     import tensorflow as tf
 
-    def spec(tensor: Any) -> tf.TensorSpec:
-        return tf.TensorSpec(tensor.shape, tensor.dtype)
-
-    signature = {n: spec(t) for n, t in model.input.items()} if isinstance(model.input, dict) else spec(model.input)
-    function = tf.function(lambda inputs: model(inputs, training=False), input_signature=[signature], autograph=False)
-    traced = function.get_concrete_function()
+    function = traced(model)
     dtypes: Any = {n: t.dtype for n, t in model.input.items()} if isinstance(model.input, dict) else model.input.dtype
 
     def run(inputs: Inputs) -> np.ndarray:
         if isinstance(inputs, dict):
-            return traced({name: tf.constant(inputs[name], dtype) for name, dtype in dtypes.items()}).numpy()
-        return traced(tf.constant(inputs, dtypes)).numpy()
+            return function({name: tf.constant(inputs[name], dtype) for name, dtype in dtypes.items()}).numpy()
+        return function(tf.constant(inputs, dtypes)).numpy()
 
     return run
 
@@ -146,3 +60,172 @@ def predict(model: Any, inputs: np.ndarray, at_once: int = 512) -> np.ndarray:
     """The inference pass over many rows, batch by batch; (rows, ...) float32, in their order."""
     run = forward(model)
     return np.concatenate([run(inputs[start : start + at_once]) for start in range(0, len(inputs), at_once)])
+
+
+# Which way is fastest
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to run a network: `streams` callers at a time get most out of it."""
+
+    name: str
+    precision: str
+    streams: int
+    run: Callable[[Inputs], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Way:
+    """An engine's name and its number type."""
+
+    engine: str
+    precision: str
+
+
+def ways(engine: EngineName = "auto", precision: Precision = "auto") -> list[Way]:
+    """What there is to choose from on this machine, the plain way first.
+
+    Raises:
+        UserError: when what was asked for can't be had here.
+    """
+    types = {
+        "keras": ["float32"],
+        "tensorflow": ["float32", *(["float16", "bfloat16"] if gpus() else ["bfloat16"] if has_bfloat16() else [])],
+        "openvino": ["float32", *(["bfloat16"] if has_bfloat16() else []), "int8"],
+    }
+    if engine == "openvino" and not openvino_is_installed():
+        raise UserError("openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine")
+    if engine == "auto" and (gpus() or not openvino_is_installed()):  # OpenVINO is asked for the processor only
+        del types["openvino"]
+    found = [Way(name, kind) for name, kinds in types.items() for kind in kinds if engine in ("auto", name)]
+    found = [way for way in found if (way.precision == precision if precision != "auto" else way.precision != "int8")]
+    if not found:
+        known = sorted({f"{name} {kind}" for name, kinds in types.items() for kind in kinds if engine in ("auto", name)})
+        raise UserError(f"{engine} in {precision} can't be had here; there is {', '.join(known)}")
+    return found
+
+
+def build(model: Any, way: Way, frozen: Frozen | None = None, sample: Sequence[Inputs] = (), folder: Path | None = None) -> Engine:
+    """Make a network ready to be run in one way.
+
+    Args:
+        model: a functional model; its input is one tensor or a dictionary of tensors, its output one tensor.
+        way: how.
+        frozen: the network's graph, where it was made before.
+        sample: batches that int8 is fitted to.
+        folder: where int8 is kept, so that it is fitted once.
+    """
+    if way.engine == "keras":
+        return Engine(way.engine, way.precision, 1, forward(model))
+    frozen = frozen or Frozen(model)
+    if way.engine == "openvino":
+        return Engine(way.engine, way.precision, cores(), openvino(frozen, way.precision, cores(), sample, folder))
+    one_size = None not in [size for tensor in model.inputs for size in tensor.shape[1:]]
+    run = frozen.session(way.precision, compiled=bool(gpus()) and one_size)  # XLA would compile each length of a text anew
+    return Engine(way.engine, way.precision, 1 if gpus() else cores(), run)
+
+
+def choose(
+    model: Any, options: Sequence[Way], sample: Sequence[Inputs], check: Callable[[Engine], float], folder: Path | None = None
+) -> dict[str, Any]:
+    """Measure ways to run a network on batches of its own rows, and take the fastest that gives the right vectors.
+
+    Args:
+        model: the network.
+        options: what to choose from.
+        sample: batches to measure with, and that vectors are compared on.
+        check: the lowest agreement of an engine with the network's canaries.
+        folder: where int8 is kept.
+
+    Returns:
+        `engine` and `precision` of the way, and what was `measured` of each: its lowest agreement, rows a second (the median of
+        alternating rounds), or why it was left out.
+
+    Raises:
+        UserError: when none can be made, or gives the right vectors.
+    """
+    plainly = forward(model)
+    plain = [plainly(batch) for batch in sample]
+    measured: list[dict[str, Any]] = [{"engine": way.engine, "precision": way.precision} for way in options]
+    engines: list[tuple[dict[str, Any], Engine]] = []
+    frozen = None
+    for way, line in zip(options, measured, strict=True):
+        try:
+            frozen = frozen or (Frozen(model) if way.engine != "keras" else None)
+            engine = build(model, way, frozen, sample, folder)
+            own = [canaries.agreement(engine.run(batch), vectors).min() for batch, vectors in zip(sample, plain, strict=True)]
+            lowest = min(check(engine), *map(float, own))
+        except Exception as error:  # of a library that can't take this network, in words of its own
+            line["left_out"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        least = LEAST_INT8 if way.precision == "int8" else canaries.LEAST_AGREEMENT
+        line["agreement"] = round(lowest, 7)
+        if lowest >= least:
+            engines.append((line, engine))
+        else:
+            line["left_out"] = f"other vectors: an agreement of {least} is needed at least"
+    if not engines:
+        reasons = "; ".join(f"{line['engine']} {line['precision']}: {line['left_out']}" for line in measured)
+        raise UserError(f"nothing that was asked for gives the right vectors here ({reasons}); set engine and precision to auto")
+    rates = [[rate(engine, sample) for _, engine in engines] for _ in range(ROUNDS)] if len(engines) > 1 else []
+    for (line, _), seen in zip(engines, zip(*rates, strict=True), strict=False):
+        line["rows_per_second"] = round(statistics.median(seen), 1)
+    best = max(engines, key=lambda each: each[0].get("rows_per_second", 0))[0]
+    return {"engine": best["engine"], "precision": best["precision"], "measured": measured}
+
+
+def rate(engine: Engine, sample: Sequence[Inputs]) -> float:
+    """Rows a second of an engine with all its streams busy, after a warm-up."""
+    with ThreadPoolExecutor(engine.streams) as pool:
+        list(pool.map(engine.run, sample[: engine.streams]))
+        start, done = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - start) < SECONDS:
+            list(pool.map(engine.run, sample))
+            done += sum(map(count, sample))
+    return done / seconds
+
+
+def count(inputs: Inputs) -> int:
+    """Rows of a batch."""
+    return len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
+
+
+def within_memory(run: Callable[[Inputs], np.ndarray], inputs: Inputs) -> np.ndarray:
+    """What a network makes of a batch, in halves where memory doesn't hold the whole.
+
+    Raises:
+        UserError: when it doesn't hold a single row.
+    """
+    import tensorflow as tf
+
+    try:
+        return run(inputs)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        rows = count(inputs)
+        if rows == 1:
+            raise UserError("memory doesn't hold one row; take a smaller encoder, or fewer pixels or tokens of a row") from error
+        halves = np.array_split(np.arange(rows), 2)
+        return np.concatenate([within_memory(run, pick(inputs, half)) for half in halves])
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[Any]:
+    """Graphics cards that TensorFlow sees."""
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16."""
+    try:
+        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))

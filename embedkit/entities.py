@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
-from embedkit import checkpoints, engines, metrics, splits
+from embedkit import checkpoints, engines, frameworks, metrics, splits
 from embedkit.artifacts import Metric
 from embedkit.batches import Rows, pick
 from embedkit.crossfit import NONE
@@ -92,7 +92,7 @@ class Entities:
         import keras
 
         self.columns, self.case, self.seed = columns, case, seed
-        engines.start_drawing(seed)
+        frameworks.start_drawing(seed)
         self.encoder, self.tables = build(columns)
         x: Any = keras.layers.Dropout(shape.dropout, seed=seed, name="dropout")(self.encoder.output)
         for number, width in enumerate(shape.hidden):

@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from embedkit import engines, entities, progress, splits
+from embedkit import entities, frameworks, progress, splits
 from embedkit.entities import CrossFitted, Entities, Network, TableTraining, resolved
 from embedkit.features import Columns, as_texts, text_array
 from embedkit.pipelines import TableFeed
@@ -268,15 +268,15 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
 @contextlib.contextmanager
 def _apart(seed: int) -> Iterator[None]:
     """Keras started from the seed; what the caller's Python, numpy and Keras would draw, and Keras's settings, stay as they are."""
-    engines.load_frameworks()
+    frameworks.load_frameworks()
     from keras.src.backend.common import global_state  # has no public name
 
     states, trackers = (random.getstate(), np.random.get_state()), ("GLOBAL_STATE_TRACKER", "GLOBAL_SETTINGS_TRACKER")
     try:
-        with engines.own_keras():
+        with frameworks.own_keras():
             kept = {name: getattr(global_state, name) for name in trackers}
             try:
-                engines.start_keras(seed)
+                frameworks.start_keras(seed)
                 yield
             finally:
                 for name, tracker in kept.items():  # names and generators, which were set aside, not changed

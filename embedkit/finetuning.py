@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import adaptation, checkpoints, engines
+from embedkit import adaptation, checkpoints, engines, frameworks
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
 from embedkit.crossfit import Known
@@ -53,7 +53,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     refuse_leaks(encoder, rows.take(lesson.test))
     refuse_leaks(dataset, rows.take(lesson.test))
     loaded = Encoder.open(encoder)
-    engines.start_keras(settings.seed)
+    frameworks.start_keras(settings.seed)
     places = np.concatenate([lesson.train, lesson.validation, lesson.test])
     prepared = Prepared(dataset, loaded.feed, places, out.work)
     lesson.inputs = _first_vectors(out, loaded, prepared, lesson, Known.of(rows), settings)

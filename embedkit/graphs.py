@@ -8,7 +8,6 @@ it is asked for.
 import importlib
 import importlib.util
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import engines
+from embedkit import frameworks
+from embedkit.frozen import openvino_library
 from embedkit.settings import UserError
 
 Run = Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -122,7 +122,7 @@ def read_onnx(folder: Path) -> Run:
 
 def write_openvino(folder: Path, model: Any) -> None:
     """Write `model.xml` and `model.bin`, weights in float32; layers without a name of their own are numbered by their place."""
-    _openvino()
+    openvino_library()
     path = folder / "model.xml"
     model.export(str(path), format="openvino", verbose=False)
     path.write_text(NUMBERED.sub(r"\1\3_\2\4", path.read_text()))
@@ -130,20 +130,8 @@ def write_openvino(folder: Path, model: Any) -> None:
 
 def read_openvino(folder: Path) -> Run:
     """Open `model.xml` in OpenVINO, which otherwise computes in bfloat16 on processors that have it."""
-    compiled = _openvino().Core().compile_model(str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_library().Core().compile_model(str(folder / "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda inputs: compiled(inputs)[0]
-
-
-def _openvino() -> Any:
-    """OpenVINO, without the package by which it reports each use to its maker."""
-    kept = {name: sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "openvino_telemetry"}
-    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]  to Python: can't be imported
-    try:
-        _library("openvino.tools.ovc.convert_impl")
-        return _library("openvino")
-    finally:
-        del sys.modules["openvino_telemetry"]
-        sys.modules.update(kept)
 
 
 # SavedModel ---------------------------------------------------------------------------------------------------------
@@ -198,7 +186,7 @@ def write_litert(folder: Path, model: Any) -> None:
     import tensorflow as tf
 
     own = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    with engines.hushed(TALK):
+    with frameworks.hushed(TALK):
         model.export(str(folder / "model.tflite"), format="litert", verbose=False, target_spec=own)
 
 
@@ -208,7 +196,7 @@ def read_litert(folder: Path) -> Run:
     run = runtime.Interpreter(str(folder / "model.tflite")).get_signature_runner()
 
     def of(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        with engines.hushed(TALK):
+        with frameworks.hushed(TALK):
             return next(iter(run(**inputs).values()))
 
     return of

@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from embedkit import engines, metrics
+from embedkit import engines, frameworks, metrics
 from embedkit.artifacts import Artifact, Metric, Vectors
 from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
 from embedkit.datasets import fetch, read_rows
-from embedkit.embedding import read_vectors
 from embedkit.leaks import record_fitted, refuse_leaks
 from embedkit.learning import Learned, learn
 from embedkit.lessons import Lesson, TrainHead, assign, assign_all, problem_of
 from embedkit.settings import UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.training import Trainer, fit, resolve
+from embedkit.vectors import read_vectors
 
 EPOCHS = 1000
 SURROGATE_EPOCHS = 2000
@@ -38,6 +38,7 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     dataset = vectors.inputs["dataset"].check()
     rows = labelled_rows(dataset, "embed it and train on that")
     ids, inputs = read_vectors(vectors)
+    rows = rows.take(np.flatnonzero(np.isin(rows["id"].to_numpy(), ids)))  # others were not asked for, or couldn't be embedded
     assert np.array_equal(ids, rows["id"].to_numpy())
     if settings.purpose == "surrogate":
         return _surrogate(out, vectors, dataset, assign_all(str(dataset), rows, ids, inputs, settings))
@@ -72,7 +73,7 @@ def run(forward: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, at_once
 
 def _again(out: Draft, lesson: Lesson, learned: Learned, seed: int) -> dict[str, Metric]:
     """The measures of the same head trained from another seed."""
-    engines.start_keras(seed)
+    frameworks.start_keras(seed)
     _, logits, problem, correct = problem_of(lesson, seed)
     fit(Trainer(problem, learned.training), seed, out.work / f"checkpoints-{seed}")
     correct()

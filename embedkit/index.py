@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, PositiveInt
 
-from embedkit import engines, metrics
+from embedkit import frameworks, metrics
 from embedkit.artifacts import Artifact, Vectors
 from embedkit.datasets import fetch
-from embedkit.embedding import read_vectors
 from embedkit.encoders import Encoder
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
+from embedkit.vectors import read_vectors
 
 MOST_QUERIES = 1000
 RECALL_AT = 10
@@ -128,7 +128,7 @@ def search(
     if index.manifest.kind != "index":
         raise UserError(f"{index} is no index; build one with `embedkit build-index VECTORS`")
     index.check()
-    engines.load_frameworks()  # TensorFlow before faiss: the other way round crashes on some machines
+    frameworks.load_frameworks()  # TensorFlow before faiss: the other way round crashes on some machines
     import faiss
 
     vectors = index.inputs["vectors"]

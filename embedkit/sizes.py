@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import engines
+from embedkit import frameworks
 from embedkit.batches import batch_of
 from embedkit.trainer import Trainer
 
@@ -31,7 +31,7 @@ def sizes(trainer: Trainer) -> dict[str, Any]:
     if batch % 8:
         found.append(_finding("batch_size", batch, up(batch, 8), lambda size: _network(trainer, size)))
     layers = list({repr(advice[:-1]): advice for advice in _advice(trainer.model, trainer.model)}.values())
-    with engines.same_first_weights():
+    with frameworks.same_first_weights():
         for name, now, better, layer in sorted(layers, key=lambda advice: -advice[1])[:MOST]:
             found.append(_finding(name, now, better, lambda size, layer=layer: _layer(layer, size, batch)))
     lines = [f"{one['name']} {one['now']:,} -> {one['better']:,}: {one['words']}" for one in found]

@@ -71,8 +71,12 @@ class Draft:
         self.work = folder / "work"
         self.files.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
-        for path in folder.rglob("*.unfinished"):
+
+    def clear(self) -> "Draft":
+        """Remove what an interrupted call was writing; nobody else may be writing here. Gives the draft."""
+        for path in self.folder.rglob("*.unfinished"):
             path.unlink()
+        return self
 
     def __truediv__(self, name: str) -> Path:
         path = self.files / name
@@ -276,7 +280,7 @@ class Stage:
             for value in roles.values():
                 if isinstance(value, Artifact):
                     value.check()
-            draft = Draft(drafts / fingerprint[:32])
+            draft = Draft(drafts / fingerprint[:32]).clear()
             sources = {role: value for role, value in roles.items() if isinstance(value, Source)}
             log.info("%s: %s", self.__name__, f"goes on in {draft.folder}" if any(draft.work.iterdir()) else "starts")
             if isinstance(next(iter(roles.values()), None), Artifact):
@@ -370,7 +374,7 @@ def _seeded(seed: int, keras: bool) -> Iterator[None]:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         if keras:
-            from embedkit.engines import own_keras, start_keras
+            from embedkit.frameworks import own_keras, start_keras
 
             with own_keras():
                 start_keras(seed)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import checkpoints, engines
+from embedkit import checkpoints, frameworks
 from embedkit.batches import Batch, Rows
 from embedkit.schedules import Training
 from embedkit.settings import UserError, not_among
@@ -204,7 +204,7 @@ class Trainer:
         found = hashlib.sha256()
         for value in checkpoints.values(self.variables):
             found.update(value.tobytes())
-        found.update(repr(engines.random_states()).encode())
+        found.update(repr(frameworks.random_states()).encode())
         return found.hexdigest()
 
     def finish(self, best: list[np.ndarray]) -> None:

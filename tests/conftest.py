@@ -138,7 +138,7 @@ def tiny_bert(tmp_path_factory):
 @pytest.fixture(scope="session")
 def nested_network(tmp_path_factory):
     """A .keras file: pictures of 16 x 16 through an outer network that holds an inner one, random weights."""
-    from embedkit.engines import start_keras
+    from embedkit.frameworks import start_keras
 
     start_keras(0)
     import keras
@@ -303,7 +303,7 @@ def chromium(tmp_path_factory):
 @pytest.fixture(scope="session")
 def normed_network(tmp_path_factory):
     """A .keras file: pictures of 8 x 8 through two convolutions with batch normalisation, statistics as after training."""
-    from embedkit.engines import start_keras
+    from embedkit.frameworks import start_keras
 
     start_keras(0)
     import keras

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from embedkit import UserError, adaptation, engines
+from embedkit import UserError, adaptation, frameworks
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
 
 def network(seed=0):
     """Pictures of 6 x 6 through an inner network with batch normalisation and an outer layer, statistics as after training."""
-    engines.start_keras(seed)
+    frameworks.start_keras(seed)
     pixels = keras.Input((6, 6, 3))
     x = keras.layers.Conv2D(4, 3, name="inner_conv")(pixels)
     x = keras.layers.BatchNormalization(name="inner_norm")(x)
@@ -96,7 +96,7 @@ def test_rates_fall_geometrically_from_the_last_layer_to_the_first():
 
 
 def test_a_deep_network_has_eight_rates_at_most_none_of_which_rises_towards_its_start():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2, name=f"layer_{number}") for number in range(30))])
     factor = adaptation.rates(model, 0.1)
     found = [factor(layer.kernel.path) for _, layer in adaptation.layers_of(model)]
@@ -107,7 +107,7 @@ def test_a_deep_network_has_eight_rates_at_most_none_of_which_rises_towards_its_
 
 
 def test_a_network_of_one_layer_has_the_last_ones_rate():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="only")])
     assert adaptation.rates(model, 0.1)(model.layers[0].kernel.path) == 1
 
@@ -153,7 +153,7 @@ def test_additions_are_worked_into_the_kernels_of_a_plain_network():
 
 
 def test_a_network_without_dense_or_convolution_layers_takes_no_additions():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     words = keras.Input((None,), dtype="int32")
     model = keras.Model(words, keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(9, 4)(words)))
     words = r"no layer of this encoder takes an adapter \(dense and convolution layers do\); take another recipe"
@@ -163,7 +163,7 @@ def test_a_network_without_dense_or_convolution_layers_takes_no_additions():
 
 def test_merging_copies_every_weight_also_those_that_a_wrapper_holds_itself():
     def wrapped(seed):
-        engines.start_keras(seed)
+        frameworks.start_keras(seed)
         numbers = keras.Input((4,))
         outer = keras.layers.SpectralNormalization(keras.layers.Dense(3, name="inside"), name="wrapper")
         return keras.Model(numbers, keras.layers.BatchNormalization(name="norm")(outer(numbers)))

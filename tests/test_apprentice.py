@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import WORDS
 
-from embedkit import Encoder, LoadTexts, TrainHead, Training, engines, import_encoder, load_texts, students
+from embedkit import Encoder, LoadTexts, TrainHead, Training, frameworks, import_encoder, load_texts, students
 from embedkit.apprentice import Apprentice, Transfer, linear_head
 from embedkit.datasets import read_contents, read_rows
 from embedkit.imitation import Weights
@@ -77,7 +77,7 @@ def make(tmp_path, bert, texts, more, head, lesson):
     teacher, tokenizer = bert
 
     def of(given, student="static", classifier=True, own_head=head):
-        engines.start_keras(0)
+        frameworks.start_keras(0)
         own = transfer(teacher, head, texts, np.sort([*lesson.train, 3]))
         if student == "static":
             counts = np.ones(students.vocabulary_of(teacher))

@@ -27,9 +27,9 @@ from embedkit import (
 )
 from embedkit.arms import NEIGHBOURS, RECIPES, Bench, described, windows
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors
 from embedkit.lessons import assign
 from embedkit.preparation import Prepared
+from embedkit.vectors import read_vectors
 
 SHORT = Compare(
     seeds=1,

@@ -7,11 +7,11 @@ import pytest
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
-from embedkit import augmentation, engines
+from embedkit import augmentation, frameworks
 from embedkit.checkpoints import assign, values
 from embedkit.settings import Settings
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 import tensorflow as tf  # noqa: E402
@@ -29,7 +29,7 @@ class Look(Settings):
 
 @pytest.fixture
 def generator():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     return keras.random.SeedGenerator(1)
 
 
@@ -61,7 +61,7 @@ def photo(rows=64, height=20, width=30):
 
 def changed(names, pixels, seed=0):
     """Pictures, the layers that changed them, and the traced function."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     layers = augmentation.layers(names, seed)
     run = traced(lambda images: augmentation.apply(layers, images), pixels)
     return run(pixels), [variable for layer in layers for variable in layer.variables], run
@@ -105,7 +105,7 @@ def test_presets_stand_for_their_layers_and_what_is_named_twice_comes_once():
     def kinds(*names):
         return [type(layer).__name__.removeprefix("Random").lower() for layer in augmentation.layers(names, 0)]
 
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     assert kinds("light") == ["translation", "zoom"]
     assert kinds("light", "flip", "zoom") == ["translation", "zoom", "flip"]
     assert kinds("strong") == ["translation", "zoom", "flip", "rotation", "contrast", "brightness", "erasing"]

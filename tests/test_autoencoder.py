@@ -7,7 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from embedkit import Encoder, LoadImages, PretrainAutoencoder, Training, UserError, engines, load_images, pretrain_autoencoder
+from embedkit import (
+    Encoder,
+    LoadImages,
+    PretrainAutoencoder,
+    Training,
+    UserError,
+    engines,
+    frameworks,
+    load_images,
+    pretrain_autoencoder,
+)
 from embedkit.artifacts import Dataset
 from embedkit.autoencoder import ConvNet, build, principal_components, shape
 from embedkit.datasets import read_rows
@@ -16,7 +26,7 @@ from embedkit.preparation import load_pixels
 from embedkit.settings import Settings
 from embedkit.stages import Draft, Facts, stage
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
@@ -173,7 +183,7 @@ def test_test_rows_that_an_ancestor_learned_from_are_refused(pictures):
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 7, 8, 28, 64])
 def test_the_network_draws_pictures_of_the_size_it_takes(side):
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     whole, encoder = build(side, 5, 2)
     pixels = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
     drawn = engines.predict(whole, pixels)
@@ -233,7 +243,7 @@ def test_principal_components_are_fewer_where_pictures_are_few():
 
 
 def test_noise_is_for_training_only():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     whole, _ = build(8, 4, 2, noise=0.5)
     pixels = np.full((1, 8, 8, 3), 128, np.uint8)
     shown = [np.asarray(whole(pixels, training=training)) for training in (False, False, True, True)]

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from embedkit import UserError, batches, engines
+from embedkit import UserError, batches, frameworks
 from embedkit.batches import Repeated, Rows, batch_of, parts_of, pick, stream, training_stream
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 INPUTS, TARGETS = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10, dtype=np.int32)
 

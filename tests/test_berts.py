@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedkit import Encoder, UserError, berts, engines, import_encoder
+from embedkit import Encoder, UserError, berts, frameworks, import_encoder
 
 TEXTS = ["the cat sat on the mat", "good film", "a red moon was very green and the dog ran", "bad"]
 
@@ -25,7 +25,7 @@ def fresh(bert):
     """An untrained BERT of another shape, and the model it stands in."""
     import keras
 
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     shape = berts.Shape(30, 2, width=12, heads=2, inner=20, positions=10, segments=2, activation="relu", epsilon=1e-7)
     inputs, tokens = berts.build(shape)
     return shape, keras.Model(inputs, tokens)
@@ -81,7 +81,7 @@ def test_a_new_one_has_the_shape_it_was_asked_for(fresh):
 def test_the_activation_and_the_smallest_variance_are_those_of_the_computation(activation):
     import keras
 
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     shape = berts.Shape(8, 1, width=4, heads=1, inner=4, positions=4, segments=2, activation=activation, epsilon=0.5)
     inputs, tokens = berts.build(shape)
     [layer] = berts.anatomy(keras.Model(inputs, tokens), "it").layers
@@ -98,7 +98,7 @@ def test_the_activation_and_the_smallest_variance_are_those_of_the_computation(a
 def test_given_the_weights_of_another_it_computes_the_same(encoder, bert):
     import keras
 
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     inputs, tokens = berts.build(bert.shape)
     model = keras.Model(inputs, tokens)
     found = berts.anatomy(model, "the new one")
@@ -123,7 +123,7 @@ def test_no_weight_of_a_layer_is_left_out(bert):
 def test_heads_may_be_fewer_than_fill_the_width(bert):
     import keras
 
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     inputs, tokens = berts.build(replace(bert.shape, width=8, heads=1, layers=1))
     found = berts.anatomy(keras.Model(inputs, tokens), "it")
     assert found.shape == replace(bert.shape, width=8, heads=1, layers=1)

@@ -36,11 +36,11 @@ from embedkit import (
 )
 from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors
 from embedkit.entities import Network, TableTraining, folds_of
 from embedkit.features import Columns, Embedded
 from embedkit.preparation import Prepared
 from embedkit.readers import ReadFiles
+from embedkit.vectors import read_vectors
 
 ROWS = 400
 SPLITS = ("train", "train", "train", "validation", "test")

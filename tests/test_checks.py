@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from embedkit import Training, UserError, checks, engines
+from embedkit import Training, UserError, checks, frameworks
 from embedkit.checks import learning_rate_range, overfit_one_batch, preflight, shuffled_labels, suggest, zeroed_inputs
 from embedkit.trainer import Problem, Trainer
 from embedkit.training import Rows
@@ -18,7 +18,7 @@ SETTINGS = Training(epochs=20, batch_size=32, optimizer="adamw", learning_rate=0
 
 def trainer(inputs=INPUTS, classes=CLASSES, settings=SETTINGS, bias="zeros", **more):
     """A network of one hidden layer, on three classes."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     vectors = keras.Input(inputs.shape[1:])
@@ -112,7 +112,7 @@ def test_validation_rows_among_the_training_rows_are_no_leak_but_labels_in_the_m
 
 def test_the_range_test_finds_the_rate_at_which_a_parabola_is_learned_fastest():
     # Gradient descent on (3 - w)² with momentum: rates of about 0.1 to 0.5 learn it in a few steps, beyond 0.7 it blows up.
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     vectors = keras.Input((1,))

@@ -17,18 +17,18 @@ from embedkit import (
     Training,
     build_index,
     embed,
-    engines,
     fine_tune,
+    frameworks,
     import_encoder,
     load_texts,
     search,
     tuning,
 )
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors
 from embedkit.encoders import HALF
+from embedkit.vectors import read_vectors
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 

@@ -25,8 +25,8 @@ from embedkit import (
 from embedkit.autoencoder import ConvNet
 from embedkit.cards import CARD
 from embedkit.datasets import read_rows
-from embedkit.embedding import read_vectors
 from embedkit.roles import left_out, plain_columns
+from embedkit.vectors import read_vectors
 
 NETWORK = ConvNet(side=6, dimension=5, channels=4)
 

@@ -7,9 +7,9 @@ import pytest
 
 from embedkit import checkpoints
 from embedkit.crossfit import NONE, Folds, Known, file_of
-from embedkit.engines import start_keras
 from embedkit.entities import build
 from embedkit.features import Columns, Embedded, Numbers, Vocabulary
+from embedkit.frameworks import start_keras
 
 COLUMNS = Columns(
     columns=[Numbers(name="size", low=0, high=1, gaps=False), Embedded(name="city", vocabulary=0)],

@@ -27,8 +27,8 @@ from embedkit import (
     UserError,
     distil,
     embed,
-    engines,
     fine_tune,
+    frameworks,
     import_encoder,
     load_images,
     load_table,
@@ -433,7 +433,7 @@ def seeing(pictures, network):
 @pytest.fixture(scope="module")
 def smaller(place):
     """A network of pictures that is smaller, with random weights."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     pixels = keras.Input((8, 8, 3))

@@ -27,7 +27,7 @@ from embedkit import (
     search,
 )
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors, write_vectors
+from embedkit.vectors import read_vectors, write_vectors
 
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film".split()
 
@@ -105,7 +105,13 @@ def test_the_manifest_says_what_made_the_vectors(vectors, bert):
         "dimension": 16,
         "normalised": True,
         "parts": 3,
+        "engine": "keras",
+        "precision": "float32",
+        "set_aside": 0,
+        "equal_rows": 0,
+        "kept_rows": 0,
     }
+    assert {"read", "prepare", "wait", "forward", "write", "rows_per_second"} == set(vectors.manifest.timings)
     assert [given.role for given in vectors.manifest.inputs] == ["dataset", "encoder"]
 
 
@@ -154,15 +160,6 @@ def test_a_damaged_encoder_is_refused_before_anything_is_embedded(texts, bert, p
     with pytest.raises(UserError, match="encoder/tiny-bert@.* is damaged: model.keras doesn't fit its checksum"):
         embed("texts/lines", "encoder/tiny-bert", root=root)
     assert not (root / "vectors").exists()
-
-
-def test_a_vector_that_is_not_finite_names_its_row(tmp_path):
-    vectors = np.ones((3, 2), np.float32)
-    vectors[1, 1] = np.inf
-    words = "the vector of row 8 is not finite; look at that row, or check the encoder's weights"
-    with pytest.raises(UserError, match=words):
-        write_vectors(tmp_path / "part.parquet", np.array([7, 8, 9]), vectors)
-    assert not (tmp_path / "part.parquet").exists()
 
 
 def test_what_is_written_is_read_bit_for_bit(tmp_path):
@@ -236,7 +233,8 @@ def test_a_table_with_a_column_of_another_type_is_refused(columns, place):
 def test_a_number_too_far_from_the_training_rows_names_its_row(columns, place):
     far = table_of(place / "far.csv", ["1,2,red", "1e300,2,blue"])
     row = read_rows(far)["id"].to_pylist()[1]
-    with pytest.raises(UserError, match=f"the vector of row {row} is not finite; look at that row"):
+    words = f"1 of 2 rows can't be embedded, more than 1%: row {row}: its vector is not finite; look at such rows, check the"
+    with pytest.raises(UserError, match=words):
         embed(far, columns)
 
 

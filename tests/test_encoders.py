@@ -15,7 +15,7 @@ from embedkit import (
     ImportEncoder,
     UserError,
     canaries,
-    engines,
+    frameworks,
     import_encoder,
     load_table,
     load_texts,
@@ -24,7 +24,7 @@ from embedkit import (
 from embedkit.artifacts import sha256
 from embedkit.encoders import identity, layers, save_model
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
@@ -243,7 +243,7 @@ def test_a_pooling_that_does_not_fit_a_network_of_pictures_is_refused(nested_net
 
 @pytest.mark.parametrize("pooling", ["auto", "none"])
 def test_a_layer_of_patches_is_refused_because_nothing_pools_it(tmp_path, pooling):
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     pixels = keras.Input((16, 16, 3))
     keras.Model(pixels, keras.layers.Reshape((64, 12), name="patches")(pixels)).save(tmp_path / "patches.keras")
     with pytest.raises(UserError, match=r"doesn't fit a layer of shape \(None, 64, 12\)"):
@@ -338,7 +338,7 @@ def test_scaling_is_part_of_the_identity(nested, nested_network):
 def test_an_activation_is_part_of_the_identity_whatever_the_layer_is_called(tmp_path):
     found, vectors = [], []
     for activation in ("tanh", "sigmoid"):
-        engines.start_keras(0)
+        frameworks.start_keras(0)
         pixels = keras.Input((16, 16, 3))
         small = keras.initializers.Constant(1e-3)
         layer = keras.layers.Conv2D(4, 3, activation=activation, name=activation, kernel_initializer=small)

@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from embedkit import engines
+from embedkit import engines, frameworks
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 from keras import layers  # noqa: E402
@@ -18,7 +18,7 @@ from keras import layers  # noqa: E402
 @pytest.fixture
 def dense():
     """A model of one dense layer that can be computed by hand, with dropout that must not act."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     vectors = keras.Input((3,))
     model = keras.Model(vectors, layers.Dense(2)(layers.Dropout(0.9)(vectors)))
     model.layers[-1].set_weights([np.arange(6, dtype=np.float32).reshape(3, 2), np.array([10, 20], np.float32)])
@@ -39,7 +39,7 @@ def test_forward_takes_other_number_types_and_any_number_of_rows(dense):
 
 
 def test_forward_takes_named_inputs_and_leaves_out_those_the_model_has_not():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     inputs = {"ids": keras.Input((None,), dtype="int32", name="ids"), "mask": keras.Input((None,), dtype="float32", name="mask")}
     total = keras.ops.sum(keras.ops.cast(inputs["ids"], "float32") * inputs["mask"], axis=1, keepdims=True)
     run = engines.forward(keras.Model(inputs, total))
@@ -55,7 +55,7 @@ def test_predict_keeps_the_order_over_batches_and_their_rest(dense):
 
 def test_the_same_seed_gives_the_same_names_weights_and_dropout():
     def draw(seed):
-        engines.start_keras(seed)
+        frameworks.start_keras(seed)
         vectors = keras.Input((4,))
         model = keras.Model(vectors, layers.Dropout(0.5)(layers.Dense(3)(vectors)))
         dropped = model(np.ones((6, 4), np.float32), training=True).numpy()
@@ -68,9 +68,9 @@ def test_the_same_seed_gives_the_same_names_weights_and_dropout():
 
 
 def test_any_seed_that_settings_allow_starts_keras():
-    engines.start_keras(2**40 + 7)
+    frameworks.start_keras(2**40 + 7)
     first = keras.random.normal((2,)).numpy()
-    engines.start_keras(2**40 + 7)
+    frameworks.start_keras(2**40 + 7)
     assert np.array_equal(keras.random.normal((2,)).numpy(), first)
 
 
@@ -82,8 +82,8 @@ def test_a_users_own_keras_configuration_does_not_change_what_is_computed_and_is
     keras.config.set_image_data_format("channels_first")
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        with engines.own_keras():
-            engines.start_keras(0)
+        with frameworks.own_keras():
+            frameworks.start_keras(0)
             inside = configuration()
         after = configuration()
     finally:
@@ -95,7 +95,7 @@ def test_a_users_own_keras_configuration_does_not_change_what_is_computed_and_is
 
 
 def test_greetings_are_hushed_and_everything_else_is_passed_on(capfd):
-    with engines.hushed():
+    with frameworks.hushed():
         os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
         os.write(2, b"I0000 00:00:1 cpu_feature_guard.cc:227] This TensorFlow binary is optimized\n")
         os.write(2, b"W0000 00:00:1 something.cc:1] hm\nE0000 00:00:1 cuda_dnn.cc:1] no\n")
@@ -105,7 +105,7 @@ def test_greetings_are_hushed_and_everything_else_is_passed_on(capfd):
 
 
 def test_an_error_while_loading_is_not_hushed(capfd):
-    with pytest.raises(ImportError, match="no such thing"), engines.hushed():
+    with pytest.raises(ImportError, match="no such thing"), frameworks.hushed():
         os.write(2, b"I0000 greeting\nwhy it failed\n")
         raise ImportError("no such thing")
     assert capfd.readouterr().err == "why it failed\n"
@@ -115,7 +115,7 @@ def test_first_weights_are_a_function_of_the_seed_whatever_other_threads_draw_me
     import keras
 
     def weights():
-        engines.start_keras(3)
+        frameworks.start_keras(3)
         layers = [keras.layers.Dense(8), keras.layers.Dropout(0.5), keras.layers.Dense(8)]
         model = keras.Sequential([keras.Input((4,)), *layers])
         return [variable.numpy().tolist() for variable in model.variables]
@@ -139,7 +139,7 @@ def test_the_generator_that_keras_had_is_given_back():
     from keras.src.random import seed_generator
 
     before = seed_generator.python_random
-    with engines.own_keras():
-        engines.start_keras(0)
+    with frameworks.own_keras():
+        frameworks.start_keras(0)
         assert seed_generator.python_random is not before
     assert seed_generator.python_random is before

@@ -5,7 +5,6 @@ import pytest
 
 from embedkit import UserError
 from embedkit.crossfit import NONE
-from embedkit.engines import start_keras
 from embedkit.entities import (
     Case,
     Entities,
@@ -24,6 +23,7 @@ from embedkit.entities import (
     worth,
 )
 from embedkit.features import MISSING, UNKNOWN, Columns, Embedded, Numbers, Vocabulary
+from embedkit.frameworks import start_keras
 from embedkit.metrics import mean
 from embedkit.schedules import Training, resolve
 from embedkit.tasks import Task

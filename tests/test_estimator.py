@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import embedkit
-from embedkit import categories, engines
+from embedkit import categories, frameworks
 from embedkit.estimator import EntityEmbedding
 from embedkit.settings import UserError
 
@@ -127,7 +127,7 @@ def test_the_same_seed_gives_the_same_vectors_and_another_others(fitted):
 def test_what_the_caller_would_draw_and_keras_is_set_to_stay_as_they_are(monkeypatch):
     import keras
 
-    monkeypatch.setattr(engines._seed_generator(), "python_random", random)  # as Keras has it, whatever ran before in this process
+    monkeypatch.setattr(frameworks._seed_generator(), "python_random", random)  # as Keras has it, whatever ran before
 
     def made():
         """The first weights, the name and the draw that a caller's Keras would give next."""

@@ -23,7 +23,7 @@ from embedkit import (
 )
 from embedkit.arms import described
 from embedkit.datasets import read_rows
-from embedkit.embedding import read_vectors
+from embedkit.vectors import read_vectors
 
 SHORT = Compare(
     seeds=1,

@@ -25,7 +25,7 @@ from embedkit import (
     Training,
     UserError,
     embed,
-    engines,
+    frameworks,
     import_encoder,
     load_images,
     load_table,
@@ -36,15 +36,15 @@ from embedkit import (
 )
 from embedkit.artifacts import Dataset, EncoderArtifact, remove
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors, write_vectors
 from embedkit.labels import Neutral
 from embedkit.leaks import record_fitted
 from embedkit.lessons import build
 from embedkit.readers import ReadFiles
 from embedkit.stages import Draft, Facts, stage
 from embedkit.tasks import Task
+from embedkit.vectors import read_vectors, write_vectors
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
@@ -263,7 +263,7 @@ def test_vectors_that_are_all_the_same_give_the_prior(tmp_path):
 
 def started(task, hidden=()):
     """What an untrained head predicts for any vectors."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     inputs = np.random.default_rng(0).normal(size=(len(task.targets), 3)).astype(np.float32)
     rows = np.arange(len(inputs))
     model, logits = build(task, inputs, rows, hidden, 0.0, task.prior(rows))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedkit import Encoder, Training, berts, engines, import_encoder, students
+from embedkit import Encoder, Training, berts, frameworks, import_encoder, students
 from embedkit.imitation import (
     UNSEEN,
     Line,
@@ -220,7 +220,7 @@ def test_inner_states_of_a_narrower_network_come_nearer_and_the_teacher_stays(be
     import tensorflow as tf
 
     teacher, tokenizer = bert
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     student = students.narrower(teacher, tokenizer, 1, 8, TEXTS)
     watched, line = Watched(teacher, student.model, student.model), Line(0, 8)
     targets = line.of(np.empty((6, 0)), np.empty((6, 0)), np.zeros(6), np.zeros((6, 8)))

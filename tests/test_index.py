@@ -25,9 +25,9 @@ from embedkit import (
 )
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors, write_vectors
 from embedkit.index import recall, unit_length
 from embedkit.stages import Draft, Facts, stage
+from embedkit.vectors import read_vectors, write_vectors
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from embedkit import (
     UserError,
     cut_encoder,
     embed,
-    engines,
     fine_tune,
+    frameworks,
     import_encoder,
     load_images,
     load_table,
@@ -29,10 +29,10 @@ from embedkit import (
 )
 from embedkit.cli import main
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import read_vectors
 from embedkit.layers import OWN, STRENGTHS, Ridge, _vectors, candidates, sweep
 from embedkit.preparation import Prepared
 from embedkit.tasks import Task
+from embedkit.vectors import read_vectors
 
 TEXTS = ["the cat sat on the mat", "good film", "a red moon was very green and the dog ran", "bad"]
 
@@ -272,7 +272,7 @@ def test_a_cut_encoder_is_smaller_has_another_identity_and_gives_that_layers_vec
     assert (details["maximal_length"], details["modality"]) == (whole["maximal_length"], "texts")
     assert not (cut / "fitted.parquet").exists()
 
-    engines.load_frameworks()
+    frameworks.load_frameworks()
     import keras
 
     loaded = Encoder.open(bert)

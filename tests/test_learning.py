@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedkit import Training, UserError, engines
+from embedkit import Training, UserError, frameworks
 from embedkit.learning import _longer, learn
 from embedkit.stages import Draft
 from embedkit.trainer import Problem
@@ -22,7 +22,7 @@ SETTINGS = Training(epochs=6, batch_size=32, optimizer="adamw", learning_rate=0.
 
 def problem(classes=CLASSES, train=None):
     """A small network on three classes."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     vectors = keras.Input((6,))

@@ -12,12 +12,12 @@ from conftest import SHARED, WORDS
 from PIL import Image
 from tokenizers import Tokenizer
 
-from embedkit import Encoder, ImportEncoder, UserError, engines, import_encoder, networks
+from embedkit import Encoder, ImportEncoder, UserError, engines, frameworks, import_encoder, networks
 from embedkit.encoders import layers as cuts
 from embedkit.pipelines import TextFeed
 from embedkit.sources import Source
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 import keras_hub  # noqa: E402
@@ -29,7 +29,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.u
 @pytest.fixture(autouse=True)
 def fresh():
     """The same names and weights in each test, whichever ran before."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
 
 
 def load(source, **settings):
@@ -337,7 +337,7 @@ def test_every_architecture_of_keras_applications_is_known():
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Random weights of MobileNet 0.25 without the classifier."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
     keras.applications.MobileNet(alpha=0.25, include_top=False, weights=None, input_shape=(32, 32, 3)).save_weights(path)
     return path

@@ -367,8 +367,8 @@ def test_a_table_of_embedded_columns_alone_has_no_numbers():
 def test_values_without_a_vector_of_their_own_are_counted_by_column():
     feed = TableFeed(SHOPS)
     ((_, batch),) = feed.batches(GAMES)
-    assert feed.unknown(batch) == {"home": 1, "away": 0, "code": 1}
-    assert TableFeed(COLUMNS).unknown(numbers(ROWS)) == {}
+    assert feed.unknown(batch, np.ones(len(GAMES), int)) == {"home": 1, "away": 0, "code": 1}
+    assert TableFeed(COLUMNS).unknown(numbers(ROWS), np.ones(len(ROWS), int)) == {}
 
 
 @pytest.mark.parametrize("codes", [[7, 8, 9], [7.0, 8.0, 7.5], ["7", "8", "7.0"]], ids=["whole", "fractions", "texts"])

@@ -35,10 +35,10 @@ from embedkit import (
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.cli import main
 from embedkit.datasets import read_contents, read_rows
-from embedkit.embedding import write_vectors
 from embedkit.predicting import Prediction, as_line, predict
 from embedkit.readers import ReadFiles
 from embedkit.stages import Draft, Facts, stage
+from embedkit.vectors import write_vectors
 
 QUICK = Training(epochs=30, preflight=False)
 HEAD = TrainHead(training=QUICK)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from embedkit import Training, engines
+from embedkit import Training, frameworks
 from embedkit.sizes import alternate, sizes
 from embedkit.trainer import Trainer
 from embedkit.training import Problem, Rows
@@ -12,7 +12,7 @@ from embedkit.training import Problem, Rows
 
 def advised(build, shape, batch):
     """What `sizes` says of a network with these layers."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     inputs = keras.Input(shape)

@@ -717,7 +717,7 @@ def test_an_unfinished_file_is_cleared_away(draft):
     with pytest.raises(ZeroDivisionError):
         draft.part("a.txt", lambda path: path.write_text("app") and 1 / 0)
     assert [path.name for path in draft.files.iterdir()] == ["a.txt.unfinished"]
-    assert list(Draft(draft.folder).files.iterdir()) == []
+    assert list(Draft(draft.folder).clear().files.iterdir()) == []
 
 
 def test_a_receipt_damaged_anywhere_never_passes_for_another(draft):

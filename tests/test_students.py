@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import WORDS
 
-from embedkit import Encoder, ImportEncoder, UserError, berts, engines, import_encoder, students
+from embedkit import Encoder, ImportEncoder, UserError, berts, frameworks, import_encoder, students
 from embedkit.encoders import feed
 
 TEXTS = ["the cat sat on the mat", "good film", "a red moon was very green and the dog ran", "bad"]
@@ -131,7 +131,7 @@ def test_all_layers_at_full_width_are_nearly_the_teacher_in_other_directions(tea
 
 @pytest.mark.parametrize("width", [None, 8], ids=["default", "given"])
 def test_a_narrow_student_begins_nearer_to_its_teacher_than_one_from_random_weights(teacher, tokenizer, texts, width):
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     student = students.narrower(teacher, tokenizer, 2, width, texts)
     shape = berts.anatomy(student.model, "the student").shape
     assert (shape.layers, shape.width, shape.heads, shape.inner) == (2, 8, 1, 16)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedkit import Training, checkpoints, engines
+from embedkit import Training, checkpoints, frameworks
 from embedkit.batches import Rows, batch_of
 from embedkit.checks import preflight
 from embedkit.trainer import Problem, Trainer
@@ -20,15 +20,15 @@ from embedkit.training import fit
 DEVICES = """
 import json, sys, tempfile
 from pathlib import Path
-from embedkit.engines import load_frameworks
+from embedkit.frameworks import load_frameworks
 load_frameworks()
 import tensorflow as tf
 [cpu] = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
 import numpy as np
-from embedkit import Training, engines
+from embedkit import Training, frameworks
 from embedkit.training import Problem, Rows, Trainer, fit
-engines.start_keras(0)
+frameworks.start_keras(0)
 import keras
 
 generator = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def test_several_devices_make_the_steps_of_one(on_devices):
 
 def problem(dropout=0.5):
     """A network with a random layer, on rows of numbers."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     generator = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_the_losses_of_a_step_are_one_a_row_in_their_order():
 
 
 def test_penalties_of_layers_move_the_weights_and_are_no_part_of_the_loss():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     vectors = keras.Input((1,))
@@ -152,7 +152,7 @@ def test_penalties_of_layers_move_the_weights_and_are_no_part_of_the_loss():
 
 
 def test_inputs_may_be_several_arrays_whose_lengths_vary_and_the_step_may_be_a_stages_own(tmp_path):
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
     import tensorflow as tf
 
@@ -246,7 +246,7 @@ def test_variables_that_do_not_move_by_themselves_stay_in_a_copy_of_another_numb
 
 
 def test_operations_in_a_network_are_copied_as_they_are_whatever_the_number_type():
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     # As texts are averaged: a cast, whose own argument is a number type, and arithmetic beside it.

@@ -11,12 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from embedkit import Training, UserError, augmentation, engines
+from embedkit import Training, UserError, augmentation, frameworks
 from embedkit.batches import training_stream
 from embedkit.checkpoints import Checkpoints
 from embedkit.training import Problem, Rows, Trainer, course, fit, learning_rate, resolve
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 
@@ -37,7 +37,7 @@ def squared(targets, outputs):
 
 
 def network(dropout=0.4):
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     vectors = keras.Input((4,))
     x = keras.layers.Dropout(dropout)(keras.layers.Dense(8, activation="tanh")(vectors))
     return keras.Model(vectors, keras.layers.Dense(2)(x))
@@ -45,7 +45,7 @@ def network(dropout=0.4):
 
 def line():
     """One weight, which training moves towards 3: outputs are weight * 1."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     vectors = keras.Input((1,))
     return keras.Model(vectors, keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(vectors))
 
@@ -563,7 +563,7 @@ def test_augmented_training_rows_teach_what_was_never_among_them(tmp_path):
 
     right = {}
     for name in ("none", "translation"):
-        engines.start_keras(0)
+        frameworks.start_keras(0)
         shown = keras.Input((12, 12, 3))
         x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(shown))
         model = keras.Model(shown, keras.layers.Dense(10)(keras.layers.Dense(64, activation="relu")(x)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedkit import Encoder, FineTune, Training, UserError, adaptation, checkpoints, engines, import_encoder, tuning
+from embedkit import Encoder, FineTune, Training, UserError, adaptation, checkpoints, engines, frameworks, import_encoder, tuning
 from embedkit.batches import batch_of
 from embedkit.encoders import EncoderFacts
 from embedkit.lessons import Lesson, balance
@@ -11,7 +11,7 @@ from embedkit.tasks import Task
 from embedkit.training import Trainer, fit
 from embedkit.tuning import Tuner, head_of, join, training_of
 
-engines.load_frameworks()
+frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 from keras import ops  # noqa: E402
@@ -27,7 +27,7 @@ QUICK = Training(epochs=2, batch_size=8, preflight=False)
 
 def encoder(seed=0):
     """An encoder of pictures of 6 x 6 with batch normalisation; 5 numbers a vector."""
-    engines.start_keras(seed)
+    frameworks.start_keras(seed)
     pixels = keras.Input((6, 6, 3), name="pixels")
     x = keras.layers.Conv2D(4, 3, name="conv")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
     x = keras.layers.ReLU(name="relu")(keras.layers.BatchNormalization(name="norm")(x))
@@ -116,7 +116,7 @@ def test_an_untrained_head_predicts_the_prior(recipe):
 
 def test_dropout_is_for_training_steps_alone():
     for dropout, differs in ((0.0, False), (0.5, True)):
-        engines.start_keras(0)
+        frameworks.start_keras(0)
         joint = join(encoder().model, CLASS, dropout)
         joint.outputs.set_weights([np.ones((5, 2)), np.zeros(2)])
         trained, inferred = (np.array(joint.logits(PIXELS, training=training)) for training in (True, False))
@@ -222,7 +222,7 @@ def test_a_tuner_that_begins_again_makes_the_same_run_with_the_steps_it_traced(t
     tuner, lesson = begun(settings)
     found = []
     for number, seed in enumerate((0, 3, 0)):
-        engines.start_drawing(seed)
+        frameworks.start_drawing(seed)
         if recipe == "scratch":
             lesson.inputs = engines.forward(adaptation.copy_of(tuner.loaded.model, seed))(PIXELS)
         tuner.begin(lesson, balance(lesson, REDDER[:24]), seed)

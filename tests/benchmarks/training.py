@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit import engines
+from embedkit import frameworks
 from embedkit.training import Problem, Rows, Trainer, Training, fit
 
 ROUNDS = 7
@@ -33,7 +33,7 @@ def convolutional(layers):
 
 def made(network):
     """A model with the same first weights each time, and its rows."""
-    engines.start_keras(0)
+    frameworks.start_keras(0)
     import keras
 
     shape, classes, count, epochs, layers = network(keras.layers)

@@ -172,7 +172,7 @@ class _Work:
         self.places = _places(dataset, len(self.reader), settings)
         self.parts = -(-len(self.places) // settings.rows_per_part)
         found = Earlier(previous, encoder).of if previous else None
-        self.supply = Supply(encoder, self._read, found)
+        self.supply, self.way = Supply(encoder, self._read, found), PLAIN
 
     def of(self, number: int) -> Any:
         """The places of a part's rows."""
@@ -188,10 +188,18 @@ class _Work:
         return batches[:: -(-len(batches) // SAMPLE_BATCHES)] if batches else []
 
     def use(self, way: Way, folder: Path) -> None:
-        """Run the encoder in this way from here on."""
-        if way != PLAIN:
-            sample = self.sample() if way.precision == "int8" else []
-            self.encoder.use(engines.build(self.encoder.model, way, sample=sample, folder=folder))
+        """Run the encoder in this way from here on, if its canaries agree here and now."""
+        if way in (PLAIN, self.way):
+            return
+        sample = self.sample() if way.precision == "int8" else []
+        engine = engines.build(self.encoder.model, way, sample=sample, folder=folder)
+        lowest, least = self.encoder.agreement(run=engine.run), engines.least_agreement(way.precision)
+        if not lowest >= least:
+            raise UserError(
+                f"{self.encoder.name} in {way.engine} {way.precision}, with which this job began, gives other vectors here "
+                f"(agreement {lowest:.6f}, at least {least} is needed); go on where it began, or take other settings"
+            )
+        self.encoder.use(engine)
 
 
 def _places(dataset: Artifact, rows: int, settings: Embed) -> Any:
@@ -232,7 +240,12 @@ def _chosen(work: _Work, settings: Embed, folder: Path) -> dict[str, Any]:
         seconds = (time.perf_counter() - start) / sum(map(engines.count, sample)) * len(work.places)
         if seconds < LEAST_SECONDS:
             return plain | {"why": f"done in less than {LEAST_SECONDS} s"}
-    return engines.choose(work.encoder.model, options, sample, lambda engine: work.encoder.agreement(run=engine.run), folder)
+    found, engine = engines.choose(
+        work.encoder.model, options, sample, lambda engine: work.encoder.agreement(run=engine.run), folder
+    )
+    work.encoder.use(engine)
+    work.way = Way(engine.name, engine.precision)
+    return found
 
 
 def make_parts(job: Job, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> None:
@@ -322,7 +335,7 @@ def _facts(out: Draft, work: _Work, parts: list[dict[str, Any]], way: dict[str, 
         pq.write_table(pa.table({"id": pa.array(ids, pa.int64()), "reason": pa.array(reasons)}), out / SET_ASIDE)
         notes.append(f"{len(aside):,} rows have no vector and lie in {SET_ASIDE}; the first is row {ids[0]}: {reasons[0]}")
     facts = work.encoder.facts
-    phases = sum((Counter(part["seconds"]) for part in parts), Counter())
+    phases: Counter[Any] = sum((Counter(part["seconds"]) for part in parts), Counter())
     details: dict[str, Any] = {"encoder": facts.identity, "modality": facts.modality, "dimension": facts.dimension}
     details |= {"normalised": facts.normalised, "parts": len(parts), "engine": way["engine"], "precision": way["precision"]}
     details |= {"set_aside": len(aside), "equal_rows": sum(part["equal"] for part in parts)}
@@ -337,7 +350,7 @@ def _facts(out: Draft, work: _Work, parts: list[dict[str, Any]], way: dict[str, 
             if count > MOSTLY * rows
         ]
         details |= {"unknown": columns, "out_of_fold": sum(part["out_of_fold"] for part in parts)}
-    timings = {phase: round(spent, 3) for phase, spent in phases.items()}
+    timings: dict[str, float] = {phase: round(spent, 3) for phase, spent in phases.items()}
     if seconds:
         timings["rows_per_second"] = round(rows / seconds, 1)
     return Facts(rows=rows, details=details, notes=notes, timings=timings)

@@ -128,7 +128,7 @@ def build(model: Any, way: Way, frozen: Frozen | None = None, sample: Sequence[I
 
 def choose(
     model: Any, options: Sequence[Way], sample: Sequence[Inputs], check: Callable[[Engine], float], folder: Path | None = None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Engine]:
     """Measure ways to run a network on batches of its own rows, and take the fastest that gives the right vectors.
 
     Args:
@@ -140,7 +140,7 @@ def choose(
 
     Returns:
         `engine` and `precision` of the way, and what was `measured` of each: its lowest agreement, rows a second (the median of
-        alternating rounds), or why it was left out.
+        alternating rounds), or why it was left out. Beside it the engine itself.
 
     Raises:
         UserError: when none can be made, or gives the right vectors.
@@ -159,20 +159,24 @@ def choose(
         except Exception as error:  # of a library that can't take this network, in words of its own
             line["left_out"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
-        least = LEAST_INT8 if way.precision == "int8" else canaries.LEAST_AGREEMENT
         line["agreement"] = round(lowest, 7)
-        if lowest >= least:
+        if lowest >= least_agreement(way.precision):
             engines.append((line, engine))
         else:
-            line["left_out"] = f"other vectors: an agreement of {least} is needed at least"
+            line["left_out"] = f"other vectors: an agreement of {least_agreement(way.precision)} is needed at least"
     if not engines:
         reasons = "; ".join(f"{line['engine']} {line['precision']}: {line['left_out']}" for line in measured)
         raise UserError(f"nothing that was asked for gives the right vectors here ({reasons}); set engine and precision to auto")
     rates = [[rate(engine, sample) for _, engine in engines] for _ in range(ROUNDS)] if len(engines) > 1 else []
     for (line, _), seen in zip(engines, zip(*rates, strict=True), strict=False):
         line["rows_per_second"] = round(statistics.median(seen), 1)
-    best = max(engines, key=lambda each: each[0].get("rows_per_second", 0))[0]
-    return {"engine": best["engine"], "precision": best["precision"], "measured": measured}
+    _, best = max(engines, key=lambda each: each[0].get("rows_per_second", 0))
+    return {"engine": best.name, "precision": best.precision, "measured": measured}, best
+
+
+def least_agreement(precision: str) -> float:
+    """How well vectors computed in a number type must agree with what they are meant to be."""
+    return LEAST_INT8 if precision == "int8" else canaries.LEAST_AGREEMENT
 
 
 def rate(engine: Engine, sample: Sequence[Inputs]) -> float:

@@ -52,7 +52,9 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now - spoken >= LOG_EVERY_SECONDS:
             spoken = now
+            rate = done / (now - start)
             of_total = f" of {total:,}" if total else ""
-            log.info("%s: %s%s %s, %.1f a second", stage, f"{done:,}", of_total, unit, done / (now - start))
+            left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
+            log.info("%s: %s%s %s, %.1f a second%s", stage, f"{done:,}", of_total, unit, rate, left)
 
     yield advance

@@ -96,6 +96,11 @@ class Job(BaseModel):
     draft: str
     settings: Embed
     way: Way
+    total: int
+
+    def rows(self, number: int) -> int:
+        """Rows of a part."""
+        return min(self.settings.rows_per_part, self.total - number * self.settings.rows_per_part)
 
 
 Crew = Callable[[Job, list[int], Callable[[int], None]], Iterator[int]]
@@ -144,6 +149,7 @@ def embed(
         draft=str(out.folder),
         settings=settings,
         way=Way(way["engine"], way["precision"]),
+        total=len(work.places),
     )
     parts = [out.finished(file_of(number)) for number in range(work.parts)]
     pending = [number for number, part in enumerate(parts) if part is None]

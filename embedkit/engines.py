@@ -27,6 +27,8 @@ EngineName = Literal["auto", "keras", "tensorflow", "openvino"]
 """What runs a network: Keras itself, its frozen graph in TensorFlow, or in OpenVINO."""
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 """Number type of the sums of products in a forward pass."""
+CORES = "EMBEDKIT_CORES"
+"""Environment variable that bounds the cores a process uses, for several of them on one machine."""
 LEAST_INT8 = 0.9
 """Least agreement of an int8 network, which never reaches that of the others and is asked for by name."""
 ROUNDS = 3
@@ -154,10 +156,13 @@ def choose(
         try:
             frozen = frozen or (Frozen(model) if way.engine != "keras" else None)
             engine = build(model, way, frozen, sample, folder)
-            own = [canaries.agreement(engine.run(batch), vectors).min() for batch, vectors in zip(sample, plain, strict=True)]
-            lowest = min(check(engine), *map(float, own))
+            own = [_lowest(engine.run(batch), vectors) for batch, vectors in zip(sample, plain, strict=True)]
+            lowest = float(np.min([check(engine), *own]))  # NaN where one is, which Python's own `min` may pass over
         except Exception as error:  # of a library that can't take this network, in words of its own
             line["left_out"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        if np.isnan(lowest):
+            line["left_out"] = "vectors that are not finite"
             continue
         line["agreement"] = round(lowest, 7)
         if lowest >= least_agreement(way.precision):
@@ -172,6 +177,12 @@ def choose(
         line["rows_per_second"] = round(statistics.median(seen), 1)
     _, best = max(engines, key=lambda each: each[0].get("rows_per_second", 0))
     return {"engine": best.name, "precision": best.precision, "measured": measured}, best
+
+
+def _lowest(vectors: np.ndarray, reference: np.ndarray) -> float:
+    """The lowest agreement of a batch; NaN where a vector isn't finite. Rows whose reference isn't finite say nothing."""
+    finite = np.isfinite(reference).all(axis=1)
+    return float(canaries.agreement(vectors[finite], reference[finite]).min(initial=1.0))
 
 
 def least_agreement(precision: str) -> float:
@@ -214,7 +225,9 @@ def within_memory(run: Callable[[Inputs], np.ndarray], inputs: Inputs) -> np.nda
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: as CORES says, or all that the system gives it."""
+    if given := os.environ.get(CORES):
+        return max(1, int(given))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -232,8 +232,8 @@ class _Line:
     def embed(self) -> None:
         """Embed one batch after the other; the body of a stream's thread."""
         try:
+            start = time.perf_counter()
             while not self.stopped.is_set():
-                start = time.perf_counter()
                 try:
                     item = self.batches.get(timeout=LOOK)
                 except queue.Empty:
@@ -243,7 +243,7 @@ class _Line:
                 part, indices, inputs = item
                 start = part.spent("wait", start)
                 part.vectors[indices] = self.supply.encoder.embedded(inputs, part.folds[indices])
-                part.spent("forward", start)
+                start = part.spent("forward", start)
                 self.advance(int(part.times[indices].sum()))
                 if part.ended():
                     self.finished.put(part)

@@ -121,7 +121,7 @@ def products_in(graph: Any, number_type: str) -> Any:
             if given.startswith("^"):  # only an order, no number
                 continue
             if given not in cast:
-                cast[given] = f"{given.replace(':', '_')}/{number_type}_of"
+                cast[given] = f"{node.name}/{number_type}_of_{place}"
                 add_cast(cast[given], given, single, other)
             kept.input[place] = cast[given]
         add_cast(node.name, kept.name, other, single)

@@ -1,5 +1,6 @@
 """Rows of a dataset by their place, a file of them in memory at a time, however many there are."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from embedkit.crossfit import Known
 
 
 class RowReader:
-    """Reads rows of a dataset; places that lie near each other are read together best.
+    """Reads rows of a dataset, for any thread; places that lie near each other are read together best.
 
     Args:
         dataset: images, texts or a table.
@@ -25,6 +26,7 @@ class RowReader:
         self.groups = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
         self._contents: tuple[int, pa.Table] | None = None
         self._known: tuple[int, Known] | None = None
+        self._reading = threading.Lock()  # workers that are threads of one process share a reader
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -48,16 +50,18 @@ class RowReader:
         return Known(*(np.concatenate([none, *(each[field] for each in found)]) for field in range(2)))
 
     def _part(self, number: int) -> pa.Table:
-        if self._contents is None or self._contents[0] != number:
-            self._contents = None  # before the next one is read, so that one alone is in memory
-            self._contents = number, pq.read_table(self.dataset / f"part-{number:05d}.parquet")
-        return self._contents[1]
+        with self._reading:
+            if self._contents is None or self._contents[0] != number:
+                self._contents = None  # before the next one is read, so that one alone is in memory
+                self._contents = number, pq.read_table(self.dataset / f"part-{number:05d}.parquet")
+            return self._contents[1]
 
     def _group(self, number: int) -> Known:
-        if self._known is None or self._known[0] != number:
-            self._known = None
-            self._known = number, Known.of(self.lines.read_row_group(number, columns=["id", "content"]))
-        return self._known[1]
+        with self._reading:
+            if self._known is None or self._known[0] != number:
+                self._known = None
+                self._known = number, Known.of(self.lines.read_row_group(number, columns=["id", "content"]))
+            return self._known[1]
 
 
 def _within(starts: np.ndarray, places: np.ndarray) -> list[tuple[int, Any]]:

@@ -225,6 +225,10 @@ class Stage:
             made = self.kind(roles) if callable(self.kind) else self.kind
             return self._reuse(base, made, fingerprint, name) or self._make(base, made, fingerprint, name, roles, settings)
 
+    def __reduce__(self) -> str:
+        """Pickled by its name, as functions are: a task's context goes to the processes that work for it."""
+        return self.__name__
+
     def _open(self, role: str, value: Any, root: Path) -> "Artifact | Source":
         annotation = (self.inputs | self.optional)[role]
         if annotation is Source:

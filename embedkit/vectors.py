@@ -40,6 +40,8 @@ class Earlier:
 
     def of(self, known: Known) -> tuple[np.ndarray, np.ndarray]:
         """Which of these rows have a vector here, (rows,) bool, and those vectors in their order."""
+        if not len(self.order):
+            return np.zeros(len(known.ids), bool), np.empty((0, self.vectors.manifest.details["dimension"]), np.float32)
         at = self.order[np.minimum(np.searchsorted(self.content, known.content, sorter=self.order), len(self.order) - 1)]
         there = self.content[at] == known.content
         if self.by_id:  # the vector of a row that was learned from depends on which row it is
@@ -67,7 +69,8 @@ def write_vectors(path: Any, ids: np.ndarray, vectors: np.ndarray) -> None:
 
 def _read_part(vectors: Artifact, number: int) -> tuple[np.ndarray, np.ndarray]:
     table = pq.read_table(vectors / file_of(number))
-    return table["id"].to_numpy(), table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+    dimension = table.schema.field("vector").type.list_size  # a part may have no row
+    return table["id"].to_numpy(), table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), dimension)
 
 
 def read_vectors(vectors: Artifact) -> tuple[np.ndarray, np.ndarray]:

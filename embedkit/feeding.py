@@ -133,13 +133,13 @@ class Supply:
         return part, self.encoder.feed.rows(contents.take(chosen))
 
     def sample(self, rows: int) -> list[Any]:
-        """Batches, as the network takes them, of at most so many rows of the first part."""
-        _, given = self.open(0)
-        some = np.unique(np.linspace(0, len(given) - 1, rows).astype(int)).tolist() if len(given) else []
+        """Batches, as the network takes them, of at most so many rows of the first part, whether they have vectors or not."""
+        _, given = Supply(self.encoder, self.read).open(0)
+        if not len(given):
+            return []
+        some = np.unique(np.linspace(0, len(given) - 1, rows).astype(int)).tolist()
         chosen: Any = given.take(some) if isinstance(given, pa.Table) else [given[place] for place in some]
         feed = self.encoder.feed
-        if not some:
-            return []
         return [inputs for _, inputs in (feed.batches(chosen, {}) if isinstance(feed, ImageFeed) else feed.batches(chosen))]
 
     def batches(self, part: Part, rows: Any) -> Iterator[tuple[np.ndarray, Any]]:

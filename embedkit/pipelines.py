@@ -107,7 +107,8 @@ def _begun(text: str, tokens: int) -> str:
     if len(text) <= most:
         return text
     space = max(text.rfind(" ", most // 2, most), text.rfind("\n", most // 2, most))
-    return text[:space] if space > 0 else text  # a word that was cut would be another one
+    # A word that was cut would be another one; spaces at the end may be a token, which is none where a word follows.
+    return text[:space].rstrip() if space > 0 else text
 
 
 class ImageFeed:

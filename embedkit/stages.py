@@ -26,6 +26,7 @@ import re
 import shutil
 import time
 import typing
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,7 +108,7 @@ class Draft:
         facts = self.finished(name)
         if facts is None:
             path = self / name
-            unfinished = path.with_name(path.name + ".unfinished")
+            unfinished = _unfinished(path)
             facts = json.loads(json.dumps(write(unfinished) or {}))  # as a resumed call will read it
             sync(unfinished)
             receipt = {"bytes": unfinished.stat().st_size, "sha256": sha256(unfinished), "facts": facts}
@@ -144,10 +145,18 @@ class Draft:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old text or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = _unfinished(path)
     unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False))
     sync(unfinished)
     os.replace(unfinished, path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a file is written before it gets its name.
+
+    Each has a name of its own, since another process may be writing the same: one that nobody waits for any more.
+    """
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.unfinished")
 
 
 def _digest(value: Any) -> str:
@@ -417,6 +426,7 @@ def _readable_failures(base: Path) -> Iterator[None]:
 
 def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact]) -> Artifact:
     """Files, then checksums, then the manifest, then one rename."""
+    draft.clear()
     if manifest.kind in cards.KINDS:
         (draft / cards.CARD).write_text(cards.card(manifest, cards.lineage(inputs)), encoding="utf-8")
     files = []

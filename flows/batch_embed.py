@@ -4,10 +4,13 @@ Workers share nothing but the root. Each opens the encoder once, and writes its 
 for them, publishes. A worker that dies costs the parts it was making.
 """
 
+import contextlib
 import functools
+import multiprocessing
 import os
 import queue
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -16,6 +19,7 @@ from typing import Any, Literal
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from pydantic import PositiveInt
 
@@ -59,11 +63,19 @@ def _stays(task: Any, run: Any, state: Any) -> bool:
 )
 def make_part(number: int, job: dict[str, Any], cores: int | None) -> int:
     """Make one part of a job; its number comes back, never a vector."""
+    _end_with_parent()
     if cores and "tensorflow" not in sys.modules:  # a fresh process, whose libraries read these when they start
         for name in (CORES, "TF_NUM_INTRAOP_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(name, str(cores))
     make_parts(Job.model_validate(job), [number])
     return number
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Let a worker's process end when the one that started it does, however that dies; once for a process."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="embedkit-parent", daemon=True).start()
 
 
 def _runner(workers: Workers) -> TaskRunner[Any]:
@@ -143,7 +155,8 @@ def body(
         name: name of the artifact, for people; by default one made of the inputs' names.
         root: where artifacts lie; all workers need it under the same path.
     """
-    with crew(functools.partial(_work, workers)):
+    in_flow = FlowRunContext.get() is not None  # without one there are no tasks, and the stage makes the parts itself
+    with crew(functools.partial(_work, workers)) if in_flow else contextlib.nullcontext():
         return step(embedkit.embed)(dataset, encoder, settings, previous=previous, name=name, root=root)
 
 

@@ -30,11 +30,13 @@ def main(port: int, root: Path | None) -> None:
         from prefect import serve
         from prefect.deployments.runner import EntrypointType  # pyright: ignore[reportPrivateImportUsage]
 
+        from flows.batch_embed import batch_embed
         from flows.pipeline import pipeline
         from flows.stages import FLOWS
 
         module = EntrypointType.MODULE_PATH
-        deployments: list[Any] = [f.to_deployment("local", tags=["embedkit"], entrypoint_type=module) for f in (pipeline, *FLOWS)]
+        served = (pipeline, batch_embed, *FLOWS)
+        deployments: list[Any] = [f.to_deployment("local", tags=["embedkit"], entrypoint_type=module) for f in served]
         print(f"serving {len(deployments)} flows; open {api.removesuffix('/api')}", file=sys.stderr)
         serve(*deployments, limit=1, print_starting_message=False)
 

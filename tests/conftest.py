@@ -338,3 +338,18 @@ def write_pictures(path, count=80, splits=("train", "train", "train", "validatio
         lines.append({"image": data.getvalue(), "split": splits[number % len(splits)]} | words)
     pq.write_table(pa.Table.from_pylist(lines), path)
     return path
+
+
+# Prefect
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A Prefect server for this session, without heartbeats."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    import flows  # noqa: F401  its settings come before Prefect
+
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 import embedkit
-from embedkit import LoadTexts, MakeControl, PretrainAutoencoder, TrainHead, Training, UserError
+from embedkit import Embed, LoadTexts, MakeControl, PretrainAutoencoder, TrainHead, Training, UserError
 from embedkit.artifacts import Artifact, list_artifacts
 from embedkit.autoencoder import ConvNet
 
@@ -20,18 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # Prefect's server warns of its own dependencies in its own threads
 ]
 QUICK = PretrainAutoencoder(network=ConvNet(side=8, dimension=8, channels=4), training=Training(epochs=2))
-
-
-@pytest.fixture(scope="session")
-def server():
-    """A Prefect server for this session, without heartbeats."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
-
-    import flows  # noqa: F401  its settings come before Prefect
-
-    with prefect_test_harness(server_startup_timeout=120), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
 
 
 def client():
@@ -142,7 +130,7 @@ def test_the_ui_command_serves_every_flow_and_stops_cleanly(tmp_path):
             while len(names := _deployments()) < len(embedkit.STAGES) + 1 and time.monotonic() < deadline:
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(1)
-            assert set(names) == {"pipeline", *(name.replace("_", "-") for name in embedkit.STAGES)}
+            assert set(names) == {"pipeline", "batch-embed", *(name.replace("_", "-") for name in embedkit.STAGES)}
             run = {"parameters": {"source": "builtin:digits"}, "state": {"type": "SCHEDULED"}}
             _post(f"deployments/{names['load-images']}/create_flow_run", run)
             while not list_artifacts(tmp_path / "made") and time.monotonic() < deadline:
@@ -167,3 +155,48 @@ def _deployments():
         return {flows[deployment["flow_id"]]: deployment["id"] for deployment in _post("deployments/filter", {})}
     except OSError:
         return {}
+
+
+# Parts on workers
+
+
+def test_threads_make_the_same_vectors_as_the_plain_stage_and_show_how_far_they_are(server, tiny_bert, tmp_path):
+    from flows.batch_embed import Workers, batch_embed
+
+    (tmp_path / "lines.txt").write_text("".join(f"the cat {number} sat\n" for number in range(30)))
+    roots = [tmp_path / "plain", tmp_path / "flow"]
+    for root in roots:
+        embedkit.load_texts(tmp_path / "lines.txt", root=root)
+        embedkit.import_encoder(tiny_bert, root=root)
+    settings = Embed(rows_per_part=8)
+    plain = embedkit.embed("texts/lines", "encoder/tiny-bert", settings, root=roots[0])
+    made = batch_embed("texts/lines", "encoder/tiny-bert", settings, Workers(runner="threads", count=2), root=str(roots[1]))
+    assert made.manifest.files == plain.manifest.files and made.manifest.fingerprint == plain.manifest.fingerprint
+    shown = [found for found in client().read_artifacts() if found.key == "parts"]
+    assert [(found.type, found.data) for found in shown] == [("progress", 100.0)]
+    assert batch_embed("texts/lines", "encoder/tiny-bert", settings, root=str(roots[1])) == made
+
+
+def test_without_a_server_the_parts_are_made_here(tiny_bert, tmp_path):
+    from flows.batch_embed import batch_embed
+
+    (tmp_path / "lines.txt").write_text("the cat\na dog\n")
+    embedkit.load_texts(tmp_path / "lines.txt", root=tmp_path)
+    embedkit.import_encoder(tiny_bert, root=tmp_path)
+    assert batch_embed.fn("texts/lines", "encoder/tiny-bert", root=str(tmp_path)).manifest.rows == 2
+
+
+def test_an_address_is_for_dask():
+    from flows.batch_embed import Workers, _runner
+
+    with pytest.raises(UserError, match="address is of a Dask scheduler, but runner is threads; set runner to dask, or leave"):
+        _runner(Workers(runner="threads", address="tcp://127.0.0.1:1"))
+
+
+def test_a_missing_dask_is_named(monkeypatch):
+    from flows.batch_embed import Workers, _runner
+
+    monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
+    monkeypatch.setitem(sys.modules, "prefect_dask", None)
+    with pytest.raises(UserError, match=r"dask is not installed; run `pip install 'embedkit\[dask\]'`, or take another runner"):
+        _runner(Workers(runner="dask"))

@@ -11,7 +11,7 @@ import functools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +103,7 @@ class Job(BaseModel):
         return min(self.settings.rows_per_part, self.total - number * self.settings.rows_per_part)
 
 
-Crew = Callable[[Job, list[int], Callable[[int], None]], Iterator[int]]
+Crew = Callable[[Job, list[int], Callable[[int], None]], Generator[int]]
 Made = tuple[int, dict[str, Any]]
 _crew: ContextVar[Crew | None] = ContextVar("crew", default=None)
 
@@ -138,8 +138,8 @@ def embed(
     modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
-    work = _Work(Artifact.open(str(dataset), dataset.root), Encoder.open(encoder), settings, previous)
-    way = out.decide("engine", lambda: _chosen(work, settings, out.work))
+    work = Work(dataset, Encoder.open(encoder), settings, previous)
+    way = out.decide("engine", lambda: choose_way(work, settings, out.work))
     base = str(dataset.root)
     job = Job(
         dataset=str(dataset),
@@ -162,15 +162,17 @@ def embed(
         hands = _crew.get()
         if not hands:
             work.use(job.way, out.work)
-        for number, part in _by_crew(out, hands(job, pending, advance)) if hands else _made(out, work, pending, advance):
-            parts[number] = part
-            judge.see(part)
-    made = [part for part in parts if part]
-    assert len(made) == work.parts
-    return _facts(out, work, made, way, len(pending) and time.monotonic() - start)
+        made = _by_crew(out, hands(job, pending, advance)) if hands else _made(out, work, pending, advance)
+        with contextlib.closing(made):  # whatever stops us stops its threads, or workers
+            for number, part in made:
+                parts[number] = part
+                judge.see(part)
+    there = [part for part in parts if part]
+    assert len(there) == work.parts
+    return _facts(out, work, there, way, len(pending) and time.monotonic() - start)
 
 
-class _Work:
+class Work:
     """A job with its dataset and encoder open: which rows there are, and the parts they make."""
 
     def __init__(self, dataset: Artifact, encoder: Encoder, settings: Embed, previous: Artifact | None):
@@ -228,8 +230,15 @@ def _places(dataset: Artifact, rows: int, settings: Embed) -> Any:
     return places
 
 
-def _chosen(work: _Work, settings: Embed, folder: Path) -> dict[str, Any]:
-    """Which engine, and what was measured."""
+def choose_way(work: Work, settings: Embed, folder: Path, least_seconds: float = LEAST_SECONDS) -> dict[str, Any]:
+    """Which engine runs the work from here on, and what was measured of others.
+
+    Args:
+        work: what is to be embedded.
+        settings: what may be chosen.
+        folder: where an int8 network is kept.
+        least_seconds: of a job in the plain way that others are measured for.
+    """
     options = engines.ways(settings.engine, settings.precision)
     plain: dict[str, Any] = {"engine": PLAIN.engine, "precision": PLAIN.precision}
     if options == [PLAIN]:
@@ -244,8 +253,8 @@ def _chosen(work: _Work, settings: Embed, folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
         list(map(work.encoder.forward, sample))
         seconds = (time.perf_counter() - start) / sum(map(engines.count, sample)) * len(work.places)
-        if seconds < LEAST_SECONDS:
-            return plain | {"why": f"done in less than {LEAST_SECONDS} s"}
+        if seconds < least_seconds:
+            return plain | {"why": f"done in less than {least_seconds} s"}
     found, engine = engines.choose(
         work.encoder.model, options, sample, lambda engine: work.encoder.agreement(run=engine.run), folder
     )
@@ -264,34 +273,36 @@ def make_parts(job: Job, numbers: Sequence[int], advance: Callable[[int], None] 
 _opening = threading.Lock()
 
 
-def _opened(job: str) -> _Work:
+def _opened(job: str) -> Work:
     with _opening:  # two threads would open it twice
         return _open(job)
 
 
 @functools.lru_cache(maxsize=1)
-def _open(text: str) -> _Work:
+def _open(text: str) -> Work:
     job = Job.model_validate_json(text)
     frameworks.start_keras(0)
     dataset, encoder = Artifact.open(job.dataset, job.root), Artifact.open(job.encoder, job.root)
     previous = Artifact.open(job.previous, job.root) if job.previous else None
-    work = _Work(dataset, Encoder.open(encoder), job.settings, previous)
+    work = Work(dataset, Encoder.open(encoder), job.settings, previous)
     work.use(job.way, Draft(Path(job.draft)).work)
     return work
 
 
-def _made(out: Draft, work: _Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Iterator[Made]:
+def _made(out: Draft, work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Generator[Made]:
     """Make parts; yields the number of each, and what there is to say of it, when it is there."""
-    for part in embedded(work.supply, numbers, advance):
-        yield part.number, out.part(file_of(part.number), lambda path, part=part: _written(path, part, work.encoder))
+    with contextlib.closing(embedded(work.supply, numbers, advance)) as parts:
+        for part in parts:
+            yield part.number, out.part(file_of(part.number), lambda path, part=part: _written(path, part, work.encoder))
 
 
-def _by_crew(out: Draft, numbers: Iterator[int]) -> Iterator[Made]:
+def _by_crew(out: Draft, numbers: Generator[int]) -> Generator[Made]:
     """The same of parts that others made, after their checksums matched."""
-    for number in numbers:
-        if (part := out.finished(file_of(number))) is None:
-            raise UserError(f"part {number} was made but isn't in {out.folder}; all workers need the same root")
-        yield number, part
+    with contextlib.closing(numbers):
+        for number in numbers:
+            if (part := out.finished(file_of(number))) is None:
+                raise UserError(f"part {number} was made but isn't in {out.folder}; all workers need the same root")
+            yield number, part
 
 
 def _written(path: Any, part: Part, encoder: Encoder) -> dict[str, Any]:
@@ -333,7 +344,7 @@ class _Judge:
             )
 
 
-def _facts(out: Draft, work: _Work, parts: list[dict[str, Any]], way: dict[str, Any], seconds: float) -> Facts:
+def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, Any], seconds: float) -> Facts:
     aside = [line for part in parts for line in part["set_aside"]]
     rows, notes = sum(part["rows"] for part in parts), []
     if aside:

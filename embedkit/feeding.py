@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ class Supply:
         part.spent("prepare", start)
 
 
-def embedded(supply: Supply, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> Iterator[Part]:
+def embedded(supply: Supply, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> Generator[Part]:
     """Embed parts, several batches at a time.
 
     Args:

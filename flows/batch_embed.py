@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ class Workers(Settings):
     """Of a Dask scheduler, such as tcp://10.0.0.5:8786; by default workers are started on this machine."""
 
 
-def _stays(task: Any, run: Any, state: Any) -> bool:
+def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
     """Whether a part is worth another try: not where the user has to mend something."""
     return not isinstance(state.result(raise_on_failure=False), UserError)
 
@@ -59,7 +59,7 @@ def _stays(task: Any, run: Any, state: Any) -> bool:
     persist_result=False,
     retries=2,
     retry_delay_seconds=[1, 10],
-    retry_condition_fn=_stays,
+    retry_condition_fn=_worth_another_try,
 )
 def make_part(number: int, job: dict[str, Any], cores: int | None) -> int:
     """Make one part of a job; its number comes back, never a vector."""
@@ -94,7 +94,7 @@ def _runner(workers: Workers) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs={"n_workers": workers.count, "threads_per_worker": 1, "dashboard_address": None})
 
 
-def _work(workers: Workers, job: Job, pending: list[int], advance: Callable[[int], None]) -> Iterator[int]:
+def _work(workers: Workers, job: Job, pending: list[int], advance: Callable[[int], None]) -> Generator[int]:
     """Have parts made; yields the number of each when it is there."""
     left, total, in_vain = deque(pending), len(pending), 0
     if not pending:

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
 
-from embedkit import UserError
+from embedkit import UserError, images
 from embedkit.features import MISSING, Category, Columns, Embedded, Numbers, Vocabulary
 from embedkit.features import UNKNOWN as UNSEEN
 from embedkit.pipelines import (
+    CHARACTERS_PER_TOKEN,
+    DRAFT,
     PICTURES_PER_BATCH,
     TABLE_ROWS_PER_BATCH,
     TOKENS_PER_BATCH,
@@ -136,6 +138,91 @@ def test_odd_texts_become_tokens_all_the_same(text):
     assert len(ids) <= 8
 
 
+# Very long texts, of which only the beginning is looked at
+
+LINES = ["the cat sat on the mat, and the dog ran; naïve cats don't!", "a dog  and\ta cat\n\n  over 1,234.5 mats 🐈 日本語"]
+
+
+def wordpiece():
+    return tokenizer([*WORDS, *"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")])
+
+
+def byte_level():
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(LINES * 5, vocab_size=400, show_progress=False)
+    return Tokenizer.from_str(made.to_str())
+
+
+def unigram():
+    made = SentencePieceUnigramTokenizer()
+    made.train_from_iterator(LINES * 5, vocab_size=80, show_progress=False, special_tokens=["<unk>"], unk_token="<unk>")
+    return Tokenizer.from_str(made.to_str())
+
+
+def whole(made, texts, length):
+    """The tokens of texts that are looked at as a whole."""
+    made = Tokenizer.from_str(made.to_str())
+    made.enable_truncation(length)
+    return [made.encode(text).ids for text in texts]
+
+
+def drawn(random, pieces, size):
+    """A text of these pieces, about so many characters long."""
+    return "".join(random.choice(pieces, 1 + size // max(1, int(np.mean([len(piece) for piece in pieces])))))
+
+
+@pytest.fixture(scope="module")
+def long_texts():
+    """Texts of words, of very long words, of rare spaces, of none, of spaces only, and of odd ones, around where they are cut."""
+    random, most = np.random.default_rng(0), 16 * CHARACTERS_PER_TOKEN
+    made = [" " * 5 * most, "\n" * 5 * most, "cat" * 5 * most, "cat " * 5 * most, " " * 2 * most + "cat", "cat" + " " * 3 * most]
+    made += ["x" * (most - 1) + " cat", "x" * most + " cat dog", "x" * (most + 1) + "\ncat", "cat" * most + " dog" * most]
+    kinds = {
+        "words": ["cat", "dog", "mat", " ", "  ", "\n", " \n ", ",", "don't"],
+        "long words": ["cat" * 200, "y" * 90, "y" * 150, "dog", " ", " ", "\n"],
+        "rare spaces": [*["cat", "dog", "é", "1,2"] * 30, " "],
+        "odd": ["e\u0301", "\u0301", " \u0301", "\u00a0", "\u3000", "\t", "日本", "🐈", "\x00", "[SEP]", " ", " ", "\r\n", "cat"],
+    }
+    for pieces in kinds.values():
+        made += [drawn(random, pieces, size) for size in random.integers(most // 2, 12 * most, 25)]
+    return made
+
+
+@pytest.mark.parametrize("make", [wordpiece, byte_level, unigram])
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_a_long_text_has_the_tokens_of_the_whole(long_texts, make, prompt):
+    made = make()
+    found = TextFeed(made, 16, prompt).tokens(long_texts)
+    for text, ids, expected in zip(long_texts, found, whole(made, [prompt + text for text in long_texts], 16), strict=True):
+        assert ids == expected, text[:200]
+
+
+def test_a_lower_cased_long_text_has_the_tokens_of_the_whole(long_texts):
+    texts = [text.upper() for text in long_texts]
+    assert TextFeed(wordpiece(), 16, lower=True).tokens(texts) == whole(wordpiece(), [text.lower() for text in texts], 16)
+
+
+def test_of_ten_megabytes_only_the_beginning_is_tokenized():
+    class Watched:
+        """A tokenizer that notes how long the texts are that it is given."""
+
+        def __init__(self):
+            self.real, self.seen = wordpiece(), []
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        def encode_batch_fast(self, texts):
+            self.seen += [len(text) for text in texts]
+            return self.real.encode_batch_fast(texts)
+
+    watched, text = Watched(), drawn(np.random.default_rng(0), ["cat ", "dog ", "mats "], 10_000_000)
+    assert len(text) > 9_000_000
+    (found,) = TextFeed(watched, 256).tokens([text])
+    assert watched.seen[0] <= 256 * CHARACTERS_PER_TOKEN
+    assert found == whole(wordpiece(), [text[:100_000]], 256)[0]
+
+
 def png(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "png")
@@ -205,6 +292,83 @@ def test_a_cut_off_picture_is_refused(tmp_path):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(UserError, match="can't be read"):
         list(ImageFeed(4, 4).batches([np.zeros((0, 5, 3), np.uint8)]))
+
+
+@pytest.mark.parametrize("with_bad", [True, False])
+def test_broken_pictures_among_good_ones_are_told_or_refused(with_bad):
+    pictures = noise(PICTURES_PER_BATCH + 4)
+    rows = [png(pixels) for pixels in pictures]
+    rows[1], rows[PICTURES_PER_BATCH + 1] = b"no picture", b""
+    if not with_bad:
+        with pytest.raises(UserError, match="a picture can't be read: not a readable picture"):
+            list(ImageFeed(6, 8).batches(rows))
+        return
+    bad: dict[int, str] = {}
+    found = list(ImageFeed(6, 8).batches(rows, bad))
+    assert bad == {1: "not a readable picture (of no known format)", PICTURES_PER_BATCH + 1: "the file is empty"}
+    places = np.concatenate([places for places, _ in found])
+    assert places.tolist() == [place for place in range(len(rows)) if place not in bad]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in found]), pictures[places])
+
+
+def test_a_batch_of_broken_pictures_alone_is_none():
+    bad: dict[int, str] = {}
+    assert list(ImageFeed(6, 8).batches([b"a", b"b", "missing.png"], bad)) == []
+    assert sorted(bad) == [0, 1, 2] and "No such file" in bad[2]
+
+
+def photo(height, width):
+    """A JPEG of soft shapes, as a camera gives them."""
+    rows, columns = np.mgrid[0:height, 0:width] / 50
+    pixels = np.stack([np.sin(rows + shift) * np.cos(columns - shift) for shift in range(3)], axis=2) * 120 + 128
+    data = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(data, "jpeg", quality=90)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "near", "decoded"),
+    [
+        (400, 600, (50, 50), (50, 75)),
+        (400, 600, (100, 100), (100, 150)),
+        (400, 600, (101, 101), (200, 300)),
+        (400, 600, (50, 101), (200, 300)),  # of both sides the larger one, since the picture may be turned
+        (400, 600, (200, 200), (200, 300)),
+        (400, 600, (201, 10), (400, 600)),
+        (400, 600, None, (400, 600)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_not_below_what_is_needed(height, width, near, decoded):
+    assert images.decode(photo(height, width), near).shape == (*decoded, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 50)])
+def test_pixels_of_a_large_jpeg_are_near_those_of_full_decoding(monkeypatch, height, width):
+    data, seen, decode = photo(800, 1000), [], images.decode
+
+    def watched(data, near=None):
+        seen.append(near)
+        return decode(data, near)
+
+    monkeypatch.setattr(images, "decode", watched)
+    found = ImageFeed(height, width).pixels(data)
+    assert seen == [(DRAFT * height, DRAFT * width)]
+    full = images.resize(decode(data), height, width)
+    assert found.shape == full.shape
+    assert np.abs(found.astype(int) - full).max() <= 4
+    assert not np.array_equal(found, full)  # it was decoded smaller
+
+
+def test_a_cut_jpeg_is_refused_at_any_scale_as_at_its_full_size():
+    data = photo(120, 160)
+    for cut in [*range(1, 40), len(data) // 2, len(data) - 200]:
+        outcomes = set()
+        for near in (None, (1, 1), (40, 40)):
+            try:
+                outcomes.add(len(images.decode(data[:-cut], near)) > 0)
+            except ValueError:
+                outcomes.add(False)
+        assert len(outcomes) == 1, cut
 
 
 ROWS = [

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,14 +43,26 @@ def test_a_log_gets_lines_with_how_far_of_how_much(talkative):
         advance(3)
         advance(1000)
     first, second = told(talkative)
-    assert first.startswith("knead: 3 of 1,200 loaves, ") and first.endswith(" a second")
+    assert re.fullmatch(r"knead: 3 of 1,200 loaves, [0-9.]+ a second, [0-9,]+ s left", first)
     assert second.startswith("knead: 1,003 of 1,200 loaves, ")
+
+
+def test_what_is_left_takes_as_long_as_what_was_done(talkative, monkeypatch):
+    moments = iter([100.0, 100.0, 110.0, 140.0])  # two at its beginning, one of each step
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    with progress.bar(5000, "loaves") as advance:
+        advance(500)
+        advance(1500)
+    assert told(talkative) == [
+        "embedkit: 500 of 5,000 loaves, 50.0 a second, 90 s left",
+        "embedkit: 2,000 of 5,000 loaves, 50.0 a second, 60 s left",
+    ]
 
 
 def test_where_the_end_is_not_known_only_what_was_done_is_said(talkative):
     with progress.of("knead"), progress.bar(None, "loaves") as advance:
         advance(7)
-    assert told(talkative)[0].startswith("knead: 7 loaves, ")
+    assert re.fullmatch(r"knead: 7 loaves, [0-9.]+ a second", told(talkative)[0])
 
 
 def test_lines_are_seconds_apart(caplog):

@@ -37,6 +37,8 @@ def test_every_shell_block_runs(block, tmp_path):
         assert "\tshop 2\n" in done.stdout and re.search("^report/shops-categories@", done.stdout, re.MULTILINE)
     elif "compare" in block:
         assert re.search("^report/films-minilm@", done.stdout, re.MULTILINE) and "good\t" in done.stdout
+    elif "--previous" in block:
+        assert re.search("^vectors/many-minilm@", done.stdout, re.MULTILINE)
     elif "search" in block:
         assert "a truly fine film number" in done.stdout and "artifacts are as published" in done.stdout
     else:

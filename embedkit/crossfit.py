@@ -5,6 +5,7 @@ An encoder of a table that learned with labels has seen what its training rows a
 each row. `embed` gives such a row the vector of its fold, so that what is trained on vectors later isn't fooled by them.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ class Folds:
         # Of equal contents one that was learned from, before those that only decided when to stop.
         self.by_content = np.lexsort((-self.fold, self.known.content))
         self._forward: dict[int, Callable[[Any], np.ndarray]] = {}
+        self._making = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path, model: Any) -> "Folds | None":
@@ -77,17 +79,18 @@ class Folds:
 
     def forward(self, fold: int) -> Callable[[Any], np.ndarray]:
         """The network of a fold, from one batch of inputs to (rows, dimension) float32."""
-        if fold not in self._forward:
-            import keras
+        with self._making:  # threads that embed may ask for the same
+            if fold not in self._forward:
+                import keras
 
-            with frameworks.same_first_weights():
-                copy: Any = keras.models.clone_model(self.model)
-            copy.set_weights(self.model.get_weights())
-            with np.load(self.folder / file_of(fold), allow_pickle=False) as stored:
-                for name in stored.files:
-                    copy.get_layer(name).set_weights([stored[name]])
-            self._forward[fold] = engines.forward(copy)
-        return self._forward[fold]
+                with frameworks.same_first_weights():
+                    copy: Any = keras.models.clone_model(self.model)
+                copy.set_weights(self.model.get_weights())
+                with np.load(self.folder / file_of(fold), allow_pickle=False) as stored:
+                    for name in stored.files:
+                        copy.get_layer(name).set_weights([stored[name]])
+                self._forward[fold] = engines.forward(copy)
+            return self._forward[fold]
 
 
 def _place(known: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -169,7 +169,8 @@ def embed(
                 judge.see(part)
     there = [part for part in parts if part]
     assert len(there) == work.parts
-    return _facts(out, work, there, way, len(pending) and time.monotonic() - start)
+    here, seconds = sum(len(work.of(number)) for number in pending), time.monotonic() - start
+    return _facts(out, work, there, way, here / seconds)
 
 
 class Work:
@@ -179,6 +180,8 @@ class Work:
         self.encoder, self.settings, self.reader = encoder, settings, RowReader(dataset)
         self.places = _places(dataset, len(self.reader), settings)
         self.parts = -(-len(self.places) // settings.rows_per_part)
+        if previous and ("int8" in (previous.manifest.details["precision"], settings.precision)):
+            raise UserError(f"{previous} can't be mixed with int8 vectors, which differ from others; leave out previous")
         found = Earlier(previous, encoder).of if previous else None
         self.supply, self.way = Supply(encoder, self._read, found), PLAIN
 
@@ -230,14 +233,13 @@ def _places(dataset: Artifact, rows: int, settings: Embed) -> Any:
     return places
 
 
-def choose_way(work: Work, settings: Embed, folder: Path, least_seconds: float = LEAST_SECONDS) -> dict[str, Any]:
+def choose_way(work: Work, settings: Embed, folder: Path) -> dict[str, Any]:
     """Which engine runs the work from here on, and what was measured of others.
 
     Args:
         work: what is to be embedded.
         settings: what may be chosen.
         folder: where an int8 network is kept.
-        least_seconds: of a job in the plain way that others are measured for.
     """
     options = engines.ways(settings.engine, settings.precision)
     plain: dict[str, Any] = {"engine": PLAIN.engine, "precision": PLAIN.precision}
@@ -247,14 +249,15 @@ def choose_way(work: Work, settings: Embed, folder: Path, least_seconds: float =
         return plain | {"why": f"fewer than {LEAST_ROWS:,} rows"}
     sample = work.sample()
     if not sample:
-        return plain | {"why": "no row of the first part can be embedded"}
+        first = options[0]
+        return {"engine": first.engine, "precision": first.precision, "why": "no row of the first part can be embedded"}
     if PLAIN in options:
         list(map(work.encoder.forward, sample))  # a first call also traces
         start = time.perf_counter()
         list(map(work.encoder.forward, sample))
         seconds = (time.perf_counter() - start) / sum(map(engines.count, sample)) * len(work.places)
-        if seconds < least_seconds:
-            return plain | {"why": f"done in less than {least_seconds} s"}
+        if seconds < LEAST_SECONDS:
+            return plain | {"why": f"done in less than {LEAST_SECONDS} s"}
     found, engine = engines.choose(
         work.encoder.model, options, sample, lambda engine: work.encoder.agreement(run=engine.run), folder
     )
@@ -344,7 +347,7 @@ class _Judge:
             )
 
 
-def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, Any], seconds: float) -> Facts:
+def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, Any], rate: float) -> Facts:
     aside = [line for part in parts for line in part["set_aside"]]
     rows, notes = sum(part["rows"] for part in parts), []
     if aside:
@@ -360,16 +363,17 @@ def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, A
     if any("unknown" in part for part in parts):
         unknown = sum((Counter(part["unknown"]) for part in parts), Counter())
         columns = {name: unknown[name] for part in parts for name in part["unknown"]}
+        seen = rows - details["kept_rows"]
         notes += [
-            f"{count:,} of {rows:,} rows have a value of {name!r} that the encoder hardly saw; "
+            f"{count:,} of {seen:,} rows have a value of {name!r} that the encoder hardly saw; "
             "they share the vector of unknown ones"
             for name, count in columns.items()
-            if count > MOSTLY * rows
+            if count > MOSTLY * seen
         ]
         details |= {"unknown": columns, "out_of_fold": sum(part["out_of_fold"] for part in parts)}
     timings: dict[str, float] = {phase: round(spent, 3) for phase, spent in phases.items()}
-    if seconds:
-        timings["rows_per_second"] = round(rows / seconds, 1)
+    if rate:
+        timings["rows_per_second"] = round(rate, 1)
     return Facts(rows=rows, details=details, notes=notes, timings=timings)
 
 

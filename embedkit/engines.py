@@ -20,7 +20,7 @@ import numpy as np
 
 from embedkit import canaries
 from embedkit.batches import pick
-from embedkit.frozen import Frozen, Inputs, openvino, openvino_is_installed, traced
+from embedkit.frozen import NO_OPENVINO, Frozen, Inputs, openvino, openvino_is_installed, traced
 from embedkit.settings import UserError
 
 EngineName = Literal["auto", "keras", "tensorflow", "openvino"]
@@ -97,7 +97,7 @@ def ways(engine: EngineName = "auto", precision: Precision = "auto") -> list[Way
         "openvino": ["float32", *(["bfloat16"] if has_bfloat16() else []), "int8"],
     }
     if engine == "openvino" and not openvino_is_installed():
-        raise UserError("openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine")
+        raise UserError(NO_OPENVINO)
     if engine == "auto" and (gpus() or not openvino_is_installed()):  # OpenVINO is asked for the processor only
         del types["openvino"]
     found = [Way(name, kind) for name, kinds in types.items() for kind in kinds if engine in ("auto", name)]
@@ -148,7 +148,7 @@ def choose(
         UserError: when none can be made, or gives the right vectors.
     """
     plainly = forward(model)
-    plain = [plainly(batch) for batch in sample]
+    plain = [within_memory(plainly, batch) for batch in sample]
     measured: list[dict[str, Any]] = [{"engine": way.engine, "precision": way.precision} for way in options]
     engines: list[tuple[dict[str, Any], Engine]] = []
     frozen = None
@@ -156,7 +156,7 @@ def choose(
         try:
             frozen = frozen or (Frozen(model) if way.engine != "keras" else None)
             engine = build(model, way, frozen, sample, folder)
-            own = [_lowest(engine.run(batch), vectors) for batch, vectors in zip(sample, plain, strict=True)]
+            own = [_lowest(within_memory(engine.run, batch), vectors) for batch, vectors in zip(sample, plain, strict=True)]
             lowest = float(np.min([check(engine), *own]))  # NaN where one is, which Python's own `min` may pass over
         except Exception as error:  # of a library that can't take this network, in words of its own
             line["left_out"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -192,11 +192,12 @@ def least_agreement(precision: str) -> float:
 
 def rate(engine: Engine, sample: Sequence[Inputs]) -> float:
     """Rows a second of an engine with all its streams busy, after a warm-up."""
+    run = functools.partial(within_memory, engine.run)
     with ThreadPoolExecutor(engine.streams) as pool:
-        list(pool.map(engine.run, sample[: engine.streams]))
+        list(pool.map(run, sample[: engine.streams]))
         start, done = time.perf_counter(), 0
         while (seconds := time.perf_counter() - start) < SECONDS:
-            list(pool.map(engine.run, sample))
+            list(pool.map(run, sample))
             done += sum(map(count, sample))
     return done / seconds
 

@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from embedkit.settings import UserError
+
 OWN_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 """Environment variable, read when TensorFlow starts, that gives each session threads of its own; without it all operations of a
 process share one pool, whose size is training's."""
+NO_OPENVINO = "openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine"
 PRODUCTS = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "DepthwiseConv2dNative")
 """Operations that are sums of products: nearly all of the arithmetic."""
 Inputs = np.ndarray | dict[str, np.ndarray]
@@ -137,7 +140,13 @@ def openvino_is_installed() -> bool:
 
 
 def openvino_library() -> Any:
-    """OpenVINO, without the package by which it reports each use to its maker."""
+    """OpenVINO, without the package by which it reports each use to its maker.
+
+    Raises:
+        UserError: when it isn't installed.
+    """
+    if not openvino_is_installed():
+        raise UserError(NO_OPENVINO)
     with _unreported():
         importlib.import_module("openvino.tools.ovc.convert_impl")
         return importlib.import_module("openvino")

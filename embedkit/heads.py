@@ -38,7 +38,10 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     dataset = vectors.inputs["dataset"].check()
     rows = labelled_rows(dataset, "embed it and train on that")
     ids, inputs = read_vectors(vectors)
-    rows = rows.take(np.flatnonzero(np.isin(rows["id"].to_numpy(), ids)))  # others were not asked for, or couldn't be embedded
+    there = np.isin(rows["id"].to_numpy(), ids)  # others were not asked for, or couldn't be embedded
+    if gone := sorted(set(rows["split"].to_pylist()) - set(rows["split"].filter(there).to_pylist())):
+        raise UserError(f"{vectors} hold no {' and no '.join(gone)} rows of {dataset}; embed these too (`where` and `limit`)")
+    rows = rows.filter(there)
     assert np.array_equal(ids, rows["id"].to_numpy())
     if settings.purpose == "surrogate":
         return _surrogate(out, vectors, dataset, assign_all(str(dataset), rows, ids, inputs, settings))

@@ -46,7 +46,7 @@ def decode(data: bytes, near: tuple[int, int] | None = None) -> np.ndarray:
                 picture.draft(None, (side, side))
             upright = ImageOps.exif_transpose(picture)
             return np.asarray(_rgb(upright))
-    except ValueError:
+    except (ValueError, MemoryError):
         raise
     except UnidentifiedImageError as error:  # whose own words hold an address in memory
         raise ValueError("not a readable picture (of no known format)") from error

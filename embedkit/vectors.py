@@ -32,7 +32,7 @@ class Earlier:
         files = [pq.ParquetFile(vectors / file_of(number)) for number in range(vectors.manifest.details["parts"])]
         self.starts = np.concatenate([[0], np.cumsum([file.metadata.num_rows for file in files], dtype=np.int64)])
         self.ids = np.concatenate([file.read(["id"])["id"].to_numpy() for file in files])
-        known = Known.of(read_rows(vectors.inputs["dataset"], ["id", "content"]))
+        known = Known.of(read_rows(vectors.inputs["dataset"].check(), ["id", "content"]))
         order = np.argsort(known.ids)
         self.content = known.content[order[np.searchsorted(known.ids, self.ids, sorter=order)]]
         self.order = np.argsort(self.content, kind="stable")

@@ -368,6 +368,12 @@ def test_earlier_vectors_of_another_encoder_are_refused(texts, tiny_bert, vector
         embed(texts, other, previous=vectors)
 
 
+def test_int8_vectors_are_not_mixed_with_others(texts, bert, vectors):
+    words = "vectors/lines-tiny-bert@.* can't be mixed with int8 vectors, which differ from others; leave out previous"
+    with pytest.raises(UserError, match=words):
+        embed(texts, bert, Embed(engine="openvino", precision="int8"), previous=vectors)
+
+
 # Rows that can't be embedded
 
 
@@ -464,6 +470,10 @@ def test_a_head_learns_and_is_measured_on_the_rows_that_have_vectors(keyed, keye
     vectors = embed(keyed, keyed_control, settings)
     test = set(ids_of(keyed, split="test")) & set(read_vectors(vectors)[0].tolist())
     assert train_head(vectors, BRIEF).manifest.metrics["accuracy"].n == len(test) < 15
+    only = embed(vectors.inputs["dataset"], vectors.inputs["encoder"], Embed(where=Where(split="train")))
+    words = r"hold no test and no validation rows of table/.*; embed these too \(`where` and `limit`\)"
+    with pytest.raises(UserError, match=words):
+        train_head(only, BRIEF)
 
 
 def test_a_head_works_without_rows_that_were_set_aside(place):
@@ -524,7 +534,7 @@ def test_an_engine_that_is_not_here_is_refused(texts, bert, monkeypatch):
 def favoured(monkeypatch):
     """Jobs are measured, and the engine of this name is found to be the fastest."""
     monkeypatch.setattr(embedding, "LEAST_ROWS", 10)
-    monkeypatch.setattr(embedding.choose_way, "__defaults__", (0,))  # seconds of a job that are worth measuring for
+    monkeypatch.setattr(embedding, "LEAST_SECONDS", 0)
     monkeypatch.setattr(engines, "has_bfloat16", lambda: False)
     monkeypatch.setattr(engines, "openvino_is_installed", lambda: False)
 
@@ -649,7 +659,7 @@ def test_a_crew_gets_only_parts_that_are_not_there_yet(texts, bert, place, tmp_p
 def test_parts_that_a_crew_says_it_made_must_be_there(texts, bert, place, tmp_path):
     given = copied(tmp_path / "root", place, texts, bert)
     words = r"part 1 was made but isn't in .*; all workers need the same root"
-    with crew(lambda job, numbers, advance: iter([1])), pytest.raises(UserError, match=words):
+    with crew(lambda job, numbers, advance: (number for number in [1])), pytest.raises(UserError, match=words):
         embed(*given, Embed(rows_per_part=10), root=tmp_path / "root")
 
 

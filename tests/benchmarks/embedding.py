@@ -94,7 +94,7 @@ def texts_file(folder: Path, rows: int) -> Path:
 
 def own(kind: str, files: str, engine: str, precision: str) -> None:
     """embedkit as a contestant: the parts of `embed` from a dataset's files into files of vectors, without starting anew."""
-    from embedkit import ImportEncoder, import_encoder, load_images, load_texts
+    from embedkit import ImportEncoder, embedding, import_encoder, load_images, load_texts
     from embedkit.embedding import Embed, Work, choose_way
     from embedkit.encoders import Encoder
     from embedkit.feeding import embedded
@@ -108,8 +108,9 @@ def own(kind: str, files: str, engine: str, precision: str) -> None:
             encoder = import_encoder(str(MOBILENET), network, name="mobilenet", root=root)
             dataset = load_images(files, root=root)
         settings = Embed.model_validate({"engine": engine, "precision": precision})
+        embedding.LEAST_SECONDS = 0
         work = Work(dataset, Encoder.open(encoder), settings, None)
-        print("chosen", json.dumps(choose_way(work, settings, Path(root), least_seconds=0)), file=sys.stderr, flush=True)
+        print("chosen", json.dumps(choose_way(work, settings, Path(root))), file=sys.stderr, flush=True)
         print("ready", flush=True)
         for line in sys.stdin:
             start, parts = time.perf_counter(), {}

@@ -69,6 +69,7 @@ class Embed(Settings):
     rows_per_part: PositiveInt = 8192
     """Rows in one part: the unit of work that is retried, resumed and sent to other machines."""
     where: Where = Where()
+    """Which rows, by split and id."""
     limit: PositiveInt | None = None
     """The first so many of these rows; by default all."""
     max_set_aside: float = Field(default=0.01, ge=0, le=1)
@@ -180,7 +181,7 @@ class Work:
         self.encoder, self.settings, self.reader = encoder, settings, RowReader(dataset)
         self.places = _places(dataset, len(self.reader), settings)
         self.parts = -(-len(self.places) // settings.rows_per_part)
-        if previous and ("int8" in (previous.manifest.details["precision"], settings.precision)):
+        if previous and ("int8" in (previous.manifest.details.get("precision"), settings.precision)):
             raise UserError(f"{previous} can't be mixed with int8 vectors, which differ from others; leave out previous")
         found = Earlier(previous, encoder).of if previous else None
         self.supply, self.way = Supply(encoder, self._read, found), PLAIN

@@ -9,7 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from embedkit.frozen import share_no_threads
+OWN_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
+"""Environment variable, read when TensorFlow starts, that gives each session threads of its own; without it all operations of a
+process share one pool, whose size is training's."""
+
+
+def share_no_threads() -> None:
+    """Ask TensorFlow, before it starts, to let sessions have threads of their own."""
+    os.environ.setdefault(OWN_POOLS, "1")
 
 
 @contextlib.contextmanager

@@ -20,18 +20,10 @@ import numpy as np
 
 from embedkit.settings import UserError
 
-OWN_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
-"""Environment variable, read when TensorFlow starts, that gives each session threads of its own; without it all operations of a
-process share one pool, whose size is training's."""
 NO_OPENVINO = "openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine"
 PRODUCTS = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "DepthwiseConv2dNative")
 """Operations that are sums of products: nearly all of the arithmetic."""
 Inputs = np.ndarray | dict[str, np.ndarray]
-
-
-def share_no_threads() -> None:
-    """Ask TensorFlow, before it starts, to let sessions have threads of their own."""
-    os.environ.setdefault(OWN_POOLS, "1")
 
 
 class Frozen:

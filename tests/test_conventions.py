@@ -196,7 +196,7 @@ def test_the_ground_floor_stands_by_itself():
     assert edges["settings"] == set() and reached(edges, "artifacts") == {"settings"}
     assert reached(edges, "cards") == {"artifacts", "settings"}
     assert reached(edges, "stages") <= {
-        *("settings", "artifacts", "cards", "progress", "environment", "sources", "engines", "builtin", "hubs"),
+        *("settings", "artifacts", "cards", "progress", "environment", "sources", "frameworks", "builtin", "hubs"),
     }
 
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from embedkit import frameworks, frozen
+from embedkit import frameworks
 
 frameworks.load_frameworks()
 
@@ -105,10 +105,10 @@ def test_the_generator_that_keras_had_is_given_back():
 
 
 def test_sessions_may_have_threads_of_their_own_unless_the_user_says_otherwise(monkeypatch):
-    assert os.environ[frozen.OWN_POOLS] == "1"  # set before TensorFlow started
-    monkeypatch.setenv(frozen.OWN_POOLS, "0")
-    frozen.share_no_threads()
-    assert os.environ[frozen.OWN_POOLS] == "0"
-    monkeypatch.delenv(frozen.OWN_POOLS)
-    frozen.share_no_threads()
-    assert os.environ[frozen.OWN_POOLS] == "1"
+    assert os.environ[frameworks.OWN_POOLS] == "1"  # set before TensorFlow started
+    monkeypatch.setenv(frameworks.OWN_POOLS, "0")
+    frameworks.share_no_threads()
+    assert os.environ[frameworks.OWN_POOLS] == "0"
+    monkeypatch.delenv(frameworks.OWN_POOLS)
+    frameworks.share_no_threads()
+    assert os.environ[frameworks.OWN_POOLS] == "1"

@@ -139,17 +139,20 @@ class Supply:
             return []
         some = np.unique(np.linspace(0, len(given) - 1, rows).astype(int)).tolist()
         chosen: Any = given.take(some) if isinstance(given, pa.Table) else [given[place] for place in some]
+        return [inputs for _, inputs in self._prepared(chosen, {})]
+
+    def _prepared(self, rows: Any, bad: dict[int, str]) -> Iterator[tuple[np.ndarray, Any]]:
+        """What the feed makes of rows; of pictures that can't be read `bad` takes the reasons."""
         feed = self.encoder.feed
-        return [inputs for _, inputs in (feed.batches(chosen, {}) if isinstance(feed, ImageFeed) else feed.batches(chosen))]
+        return feed.batches(rows, bad) if isinstance(feed, ImageFeed) else feed.batches(rows)
 
     def batches(self, part: Part, rows: Any) -> Iterator[tuple[np.ndarray, Any]]:
         """Batches of a part's different rows; (rows,) indices into them, and what the network takes."""
         feed = self.encoder.feed
         if not len(rows):
             return
-        made = feed.batches(rows, part.bad) if isinstance(feed, ImageFeed) else feed.batches(rows)
         start = time.perf_counter()
-        for indices, inputs in made:
+        for indices, inputs in self._prepared(rows, part.bad):
             if isinstance(feed, TableFeed):
                 part.unknown.update(feed.unknown(inputs, part.times[indices]))
             part.spent("prepare", start)

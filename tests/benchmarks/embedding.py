@@ -4,6 +4,7 @@
   onnxruntime; `photos`: MobileNetV2 0.35 on hymenoptera's JPEGs, beside Keras's `predict` and torchvision. Each contestant is a
   process in an environment of its own (made in --environments where it is missing) that has loaded its model and warmed up.
   Ratios are embedkit's speed over the other's, median and range of the rounds; agreement is the lowest cosine with float32.
+- `decoding`: agreement of vectors of hymenoptera's photos with those of full decoding, by how much larger than needed they stay.
 - `memory`: peak memory of a static encoder on 10,000 and on 1,000,000 texts.
 """
 
@@ -188,19 +189,39 @@ def memory() -> None:
         print(f"  ratio {peaks[1_000_000] / peaks[10_000]:.3f}")
 
 
+def decoding() -> None:
+    """Vectors of photos that were decoded at reduced scale, against full decoding."""
+    from embedkit import Encoder, ImportEncoder, canaries, images, import_encoder
+
+    photos = [path.read_bytes() for path in sorted((SHARED / "data/hymenoptera").rglob("*.jpg"))]
+    with tempfile.TemporaryDirectory() as root:
+        encoder = Encoder.open(import_encoder(str(MOBILENET), ImportEncoder(architecture="MobileNetV2", alpha=0.35), root=root))
+    height, width = encoder.feed.height, encoder.feed.width
+    plain = None
+    for times in (0, 2, 1):
+        near = (times * height, times * width) if times else None
+        start = time.perf_counter()
+        pixels = [images.resize(images.decode(photo, near), height, width) for photo in photos]
+        seconds = time.perf_counter() - start
+        vectors = encoder.encode(pixels)
+        plain = vectors if plain is None else plain
+        lowest = canaries.agreement(vectors, plain).min()
+        print(f"  {f'{times} times' if times else 'full':8} {1000 * seconds / len(photos):.2f} ms a photo, lowest agreement {lowest:.5f}")
+
+
 def main() -> None:
     """Run one of them."""
     if sys.argv[1:2] == ["--own"]:
         own(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["texts", "photos", "memory"])
+    parser.add_argument("what", choices=["texts", "photos", "decoding", "memory"])
     parser.add_argument("--rows", type=int, default=2048, help="texts")
     parser.add_argument("--environments", type=Path, default=Path("/tmp/embedkit-peers"))
     parser.add_argument("--only", action="append", default=[], help="a peer; by default all")
     given = parser.parse_args()
-    if given.what == "memory":
-        memory()
+    if given.what in ("memory", "decoding"):
+        {"memory": memory, "decoding": decoding}[given.what]()
         return
     with tempfile.TemporaryDirectory() as folder:
         files = texts_file(Path(folder), given.rows) if given.what == "texts" else SHARED / "data/hymenoptera"

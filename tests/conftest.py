@@ -300,6 +300,20 @@ def chromium(tmp_path_factory):
     browser.close()
 
 
+@pytest.fixture
+def dense():
+    """A model of one dense layer that can be computed by hand, with dropout that must not act."""
+    from embedkit.frameworks import start_keras
+
+    start_keras(0)
+    import keras
+
+    vectors = keras.Input((3,))
+    model = keras.Model(vectors, keras.layers.Dense(2)(keras.layers.Dropout(0.9)(vectors)))
+    model.layers[-1].set_weights([np.arange(6, dtype=np.float32).reshape(3, 2), np.array([10, 20], np.float32)])
+    return model
+
+
 @pytest.fixture(scope="session")
 def normed_network(tmp_path_factory):
     """A .keras file: pictures of 8 x 8 through two convolutions with batch normalisation, statistics as after training."""

@@ -14,17 +14,6 @@ frameworks.load_frameworks()
 
 import keras  # noqa: E402  after the frameworks were loaded quietly
 import tensorflow as tf  # noqa: E402
-from keras import layers  # noqa: E402
-
-
-@pytest.fixture
-def dense():
-    """A model of one dense layer that can be computed by hand, with dropout that must not act."""
-    frameworks.start_keras(0)
-    vectors = keras.Input((3,))
-    model = keras.Model(vectors, layers.Dense(2)(layers.Dropout(0.9)(vectors)))
-    model.layers[-1].set_weights([np.arange(6, dtype=np.float32).reshape(3, 2), np.array([10, 20], np.float32)])
-    return model
 
 
 def test_forward_is_the_inference_pass(dense):

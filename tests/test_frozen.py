@@ -20,16 +20,6 @@ from keras import layers  # noqa: E402
 needs_openvino = pytest.mark.skipif(not openvino_is_installed(), reason="needs openvino, which is an extra")
 
 
-@pytest.fixture
-def dense():
-    """A model of one dense layer that can be computed by hand, with dropout that must not act."""
-    frameworks.start_keras(0)
-    vectors = keras.Input((3,))
-    model = keras.Model(vectors, layers.Dense(2)(layers.Dropout(0.9)(vectors)))
-    model.layers[-1].set_weights([np.arange(6, dtype=np.float32).reshape(3, 2), np.array([10, 20], np.float32)])
-    return model
-
-
 @pytest.fixture(scope="module")
 def painter():
     """Pictures of 16 x 16 through convolutions of both kinds and a batch normalisation that has seen something."""

@@ -206,7 +206,8 @@ def decoding() -> None:
         vectors = encoder.encode(pixels)
         plain = vectors if plain is None else plain
         lowest = canaries.agreement(vectors, plain).min()
-        print(f"  {f'{times} times' if times else 'full':8} {1000 * seconds / len(photos):.2f} ms a photo, lowest agreement {lowest:.5f}")
+        name, each = f"{times} times" if times else "full", 1000 * seconds / len(photos)
+        print(f"  {name:8} {each:.2f} ms a photo, lowest agreement {lowest:.5f}")
 
 
 def main() -> None:

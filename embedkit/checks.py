@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from embedkit import metrics
 from embedkit.batches import Batch, Rows, batch_of, parts_of, stream, training_stream
@@ -30,6 +31,8 @@ RANGE = {"adamw": (1e-6, 1.0), "sgd": (1e-4, 100.0)}
 LOWER_RATES = (1.0, 0.1, 0.01)
 LEAST_RANGE = 40
 SHUFFLES = 4
+CALM = 5
+"""First steps of a range test, whose rates are too small to change anything: it starts from their losses."""
 DIVERGED = 4.0
 CAUSES = "labels that don't belong to their rows, inputs that are all alike or badly scaled, a loss that doesn't fit the outputs"
 
@@ -141,7 +144,7 @@ def learning_rate_range(trainer: Trainer, seed: int) -> dict[str, Any]:
         losses.append(float(value))
         if len(losses) == 1 and not math.isfinite(losses[0]):
             raise infinite("first", "the range test of learning rates", trainer.problem.train, batch, each.numpy(), float(rate))
-        if not math.isfinite(losses[-1]) or min(losses[-3:]) > DIVERGED * losses[0]:
+        if not math.isfinite(losses[-1]) or (len(losses) > CALM and min(losses[-3:]) > DIVERGED * max(losses[:CALM])):
             losses = losses[:-1]
             break
     smoothed, suggestion = suggest(rates[: len(losses)], np.array(losses))
@@ -167,12 +170,15 @@ def suggest(rates: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float | 
         never fell by more than their noise.
     """
     width = 2 * (len(losses) // 16) + 1
-    padded = np.pad(losses, width // 2, mode="edge")
+    # Batches of texts are of one length each, and some are learned already or hard to learn: a median passes over them.
+    usual = np.median(sliding_window_view(np.pad(losses, 2, mode="reflect"), 5), axis=1)
+    padded = np.pad(usual, width // 2, mode="edge")
     smoothed = np.convolve(padded, np.ones(width) / width, mode="valid")
-    calm = losses[: max(5, len(losses) // 8)]  # the first rates are too small to change anything
+    calm = losses[: max(CALM, len(losses) // 8)]  # the first rates are too small to change anything
     lowest = int(smoothed.argmin())
-    noise = float(calm.std()) + 0.02 * abs(float(calm.mean()))
-    if len(losses) < LEAST_RANGE // 2 or float(calm.mean()) - float(smoothed[lowest]) <= noise:
+    level, around = float(np.median(calm)), float(np.median(np.abs(calm - np.median(calm))))
+    noise = 1.4826 * around + 0.02 * abs(level)  # so much of a normal distribution's median distance is its standard deviation
+    if len(losses) < LEAST_RANGE // 2 or level - float(smoothed[lowest]) <= noise:
         return smoothed, None
     fastest = int(np.gradient(smoothed)[: lowest + 1].argmin())
     return smoothed, float(f"{rates[fastest]:.2g}")

@@ -127,6 +127,23 @@ def test_the_range_test_finds_the_rate_at_which_a_parabola_is_learned_fastest():
     assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"])
 
 
+@pytest.mark.parametrize("first", [-6e-8, 0.0, 1e-9])
+def test_a_first_batch_that_is_learned_already_does_not_end_the_range_test(first):
+    # A static student gives a text of one token its teacher's own vector, and rounding takes 1 - cosine below 0.
+    given = trainer(settings=Training(epochs=100, batch_size=8, optimizer="sgd", learning_rate="auto"))
+    real, seen = given.step, []
+
+    def step(batch, rate):
+        value, each = real(batch, rate)
+        seen.append(rate)
+        return (first if len(seen) == 1 else value), each
+
+    given.step = step
+    found = learning_rate_range(given, 0)
+    assert len(found["losses"]) > 20 and found["losses"][0] == first
+    assert 0.001 < found["suggestion"] < 10
+
+
 def test_labels_that_cannot_be_learned_have_no_usable_slope():
     noise = np.random.default_rng(1).integers(0, 3, 400).astype(np.int32)
     auto = Training(epochs=1, batch_size=6, optimizer="adamw", learning_rate="auto")  # no row comes twice, to be learned by heart

@@ -123,8 +123,22 @@ def default_root() -> Path:
     return root_at(os.environ.get("EMBEDKIT_ARTIFACTS") or "artifacts")
 
 
+def is_address(root: Path | str) -> bool:
+    """Whether a root is meant that lies elsewhere, such as s3://bucket/folder."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", str(root)) is not None
+
+
 def root_at(root: Path | str | None) -> Path:
-    """The root that is meant, the default one for None, in one spelling."""
+    """The root that is meant, the default one for None, in one spelling.
+
+    Raises:
+        UserError: for an address: stages work on a disk.
+    """
+    if root and is_address(root):
+        raise UserError(
+            f"{root} isn't a folder, and stages work in one; `embedkit artifacts pull` and `push` copy artifacts from and to "
+            "such an address, and the flow batch_embed takes it as its root"
+        )
     return Path(root).expanduser().resolve() if root else default_root()
 
 

@@ -228,7 +228,7 @@ def ui(*, port: Annotated[int, Parameter(help="Port of the Prefect server, on lo
     importlib.import_module("flows.serve").main(port, root)
 
 
-artifacts = App(name="artifacts", help="List, show, check, compare and prune artifacts.")
+artifacts = App(name="artifacts", help="List, show, check, compare, prune and copy artifacts.")
 
 
 @artifacts.command(name="list")
@@ -303,6 +303,36 @@ def prune(
     from embedkit import tables
 
     tables.prune(keep, yes, root)
+
+
+@artifacts.command
+def push(reference: str, address: str, *, root: Root = None) -> None:
+    """Copy an artifact, and all that it was made from, to a remote root.
+
+    Args:
+        reference: such as vectors/reviews-minilm.
+        address: such as s3://bucket/folder; credentials are found as the store's own library does.
+    """
+    from embedkit.artifacts import Artifact
+    from embedkit.remote import Remote
+
+    artifact = Artifact.open(reference, root)
+    Remote(address, artifact.root).send_lineage(artifact)
+    print(artifact)
+
+
+@artifacts.command
+def pull(reference: str, address: str, *, root: Root = None) -> None:
+    """Copy an artifact, and all that it was made from, from a remote root.
+
+    Args:
+        reference: such as vectors/reviews-minilm.
+        address: such as s3://bucket/folder; credentials are found as the store's own library does.
+    """
+    from embedkit.artifacts import root_at
+    from embedkit.remote import Remote
+
+    print(Remote(address, root_at(root)).fetch_lineage(reference))
 
 
 def sentence(error: Exception) -> str:

@@ -59,6 +59,11 @@ class Facts(BaseModel):
     timings: dict[str, float] = {}
 
 
+def draft_name(fingerprint: str) -> str:
+    """The folder of a call's draft, under DRAFTS in the root."""
+    return fingerprint[:32]
+
+
 class Draft:
     """An artifact in the making.
 
@@ -86,7 +91,7 @@ class Draft:
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """What `part` recorded of a finished part, or None where the part is missing, unfinished or damaged."""
-        sealed = _read_json(self._receipt(name))
+        sealed = _read_json(self.receipt(name))
         receipt = sealed.get("receipt") if isinstance(sealed, dict) else None
         path = self.files / name
         if receipt is None or sealed.get("sha256") != _digest(receipt):
@@ -113,7 +118,7 @@ class Draft:
             sync(unfinished)
             receipt = {"bytes": unfinished.stat().st_size, "sha256": sha256(unfinished), "facts": facts}
             os.replace(unfinished, path)
-            write_json(self._receipt(name), {"receipt": receipt, "sha256": _digest(receipt)})
+            write_json(self.receipt(name), {"receipt": receipt, "sha256": _digest(receipt)})
         return facts
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
@@ -138,7 +143,8 @@ class Draft:
         """All that was decided so far."""
         return _read_json(self.work / "decisions.json") or {}
 
-    def _receipt(self, name: str) -> Path:
+    def receipt(self, name: str) -> Path:
+        """Where it is recorded that a part is finished."""
         return self.work / "receipts" / f"{name}.json"
 
 
@@ -219,6 +225,22 @@ class Stage:
 
     def __call__(self, *arguments: Any, name: str | None = None, root: Path | str | None = None, **named: Any) -> Artifact:
         """Run the stage, or return what an earlier run of the same call published."""
+        base, roles, settings = self._call(arguments, named, root)
+        fingerprint = self._fingerprint(roles, settings)
+        name = self._name(name, roles, settings)
+        with _readable_failures(base):
+            made = self.kind(roles) if callable(self.kind) else self.kind
+            return self._reuse(base, made, fingerprint, name) or self._make(base, made, fingerprint, name, roles, settings)
+
+    def fingerprint(self, *arguments: Any, root: Path | str | None = None, **named: Any) -> str:
+        """What a call with these inputs and settings is known by."""
+        _, roles, settings = self._call(arguments, named, root)
+        return self._fingerprint(roles, settings)
+
+    def _call(
+        self, arguments: tuple[Any, ...], named: dict[str, Any], root: Path | str | None
+    ) -> "tuple[Path, dict[str, Artifact | Source], Settings]":
+        """A call's root, inputs and settings, as the body takes them."""
         bound = inspect.Signature(list(self.__signature__.parameters.values())[:-2]).bind(*arguments, **named)
         bound.apply_defaults()
         settings = bound.arguments["settings"]
@@ -227,12 +249,7 @@ class Stage:
         given = {role: bound.arguments[role] for role in (*self.inputs, *self.optional)}
         given = {role: value for role, value in given.items() if role in self.inputs or value is not None}
         base = _root(root, [value for value in given.values() if isinstance(value, Artifact)])
-        roles = {role: self._open(role, value, base) for role, value in given.items()}
-        fingerprint = self._fingerprint(roles, settings)
-        name = self._name(name, roles, settings)
-        with _readable_failures(base):
-            made = self.kind(roles) if callable(self.kind) else self.kind
-            return self._reuse(base, made, fingerprint, name) or self._make(base, made, fingerprint, name, roles, settings)
+        return base, {role: self._open(role, value, base) for role, value in given.items()}, settings
 
     def __reduce__(self) -> str:
         """Pickled by its name, as functions are: a task's context goes to the processes that work for it."""
@@ -287,13 +304,13 @@ class Stage:
             drafts.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
             raise UserError(f"the root {base} can't be made ({error.strerror}: {error.filename}); name another") from error
-        with _alone(drafts / f"{fingerprint[:32]}.lock", self.__name__):
+        with _alone(drafts / f"{draft_name(fingerprint)}.lock", self.__name__):
             if artifact := self._reuse(base, kind, fingerprint, name):
                 return artifact
             for value in roles.values():
                 if isinstance(value, Artifact):
                     value.check()
-            draft = Draft(drafts / fingerprint[:32]).clear()
+            draft = Draft(drafts / draft_name(fingerprint)).clear()
             sources = {role: value for role, value in roles.items() if isinstance(value, Source)}
             log.info("%s: %s", self.__name__, f"goes on in {draft.folder}" if any(draft.work.iterdir()) else "starts")
             if isinstance(next(iter(roles.values()), None), Artifact):

@@ -1,19 +1,25 @@
-"""Many rows on many workers: the parts of `embed` as tasks, on threads, processes or Dask's workers.
+"""Many rows on many workers: the parts of `embed` as tasks, on threads, processes, or workers of Dask or Ray.
 
 Workers share nothing but the root. Each opens the encoder once, and writes its parts into the draft that the stage, which waits
-for them, publishes. A worker that dies costs the parts it was making.
+for them, publishes. A worker that dies costs the parts it was making. Where the root is an address (`s3://`, `gs://`), each machine
+works on its own copies, and what is decided, finished and published lies there too.
 """
 
+import atexit
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import queue
+import shutil
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import task
@@ -24,10 +30,13 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from pydantic import PositiveInt
 
 import embedkit
-from embedkit.artifacts import Artifact
+from embedkit.artifacts import Artifact, is_address
 from embedkit.embedding import Embed, Job, crew, make_parts
 from embedkit.engines import CORES
+from embedkit.remote import Remote
 from embedkit.settings import Settings, UserError
+from embedkit.stages import Draft, draft_name
+from embedkit.vectors import file_of
 from flows.stages import StageFlow
 from flows.steps import step
 
@@ -38,14 +47,16 @@ IN_VAIN = 3
 class Workers(Settings):
     """Who makes the parts."""
 
-    runner: Literal["processes", "threads", "dask"] = "processes"
-    """Processes or threads on this machine, or workers of Dask (`pip install 'embedkit[dask]'`), which may be on many."""
+    runner: Literal["processes", "threads", "dask", "ray"] = "processes"
+    """Processes or threads on this machine, or workers of Dask or Ray (`pip install 'embedkit[dask]'`, or `[ray]`), which may be on
+    many."""
     count: PositiveInt = 1
-    """How many; of a Dask scheduler that is there already, how many parts at a time."""
+    """How many; on a cluster that is there already, how many parts at a time."""
     cores: PositiveInt | None = None
     """Cores for each process; by default this machine's, shared evenly. Threads share all."""
     address: str | None = None
-    """Of a Dask scheduler, such as tcp://10.0.0.5:8786; by default workers are started on this machine."""
+    """Of a cluster: a Dask scheduler, such as tcp://10.0.0.5:8786, or Ray's, such as ray://10.0.0.5:10001; by default workers are
+    started on this machine."""
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
@@ -61,14 +72,53 @@ def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
     retry_delay_seconds=[1, 10],
     retry_condition_fn=_worth_another_try,
 )
-def make_part(number: int, job: dict[str, Any], cores: int | None) -> int:
+def make_part(number: int, job: dict[str, Any], cores: int | None, address: str | None = None) -> int:
     """Make one part of a job; its number comes back, never a vector."""
     _end_with_parent()
     if cores and "tensorflow" not in sys.modules:  # a fresh process, whose libraries read these when they start
         for name in (CORES, "TF_NUM_INTRAOP_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(name, str(cores))
-    make_parts(Job.model_validate(job), [number])
+    if address:
+        _make_remote_part(number, Job.model_validate(job), Remote(address))
+    else:
+        make_parts(Job.model_validate(job), [number])
     return number
+
+
+def _make_remote_part(number: int, job: Job, remote: Remote) -> None:
+    """Make a part from this machine's copies of what it is made from, and send it to the root."""
+    id, name = Path(job.draft).name, file_of(number)
+    if remote.has_part(id, name):  # sent by a worker that died before it said so
+        return
+    with _copying:  # of workers that are threads one copies
+        here = _copied(job.model_dump_json(), remote.address)
+    make_parts(here, [number])
+    draft = Draft(Path(here.draft))
+    remote.send_part(id, draft, name)
+    draft.receipt(name).unlink()
+    (draft / name).unlink()
+
+
+_copying = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _copied(text: str, address: str) -> Job:
+    """A job as this machine's copies make it, in a draft of this process's own."""
+    job, remote = Job.model_validate_json(text), Remote(address)
+    fetch_inputs(remote, job.dataset, job.encoder, job.previous)
+    folder = tempfile.mkdtemp(prefix="embedkit-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    remote.fetch_work(Path(job.draft).name, Path(folder))
+    return job.model_copy(update={"root": str(remote.root), "draft": folder})
+
+
+def fetch_inputs(remote: Remote, dataset: str, encoder: str, previous: str | None) -> list[Artifact]:
+    """This machine's copies of what vectors are made from, in the order given."""
+    found = [remote.fetch(reference) for reference in (dataset, encoder, *([previous] if previous else []))]
+    if previous:  # whose rows are known by their content
+        remote.fetch(next(given.ref for given in found[-1].manifest.inputs if given.role == "dataset"))
+    return found
 
 
 @functools.cache
@@ -79,32 +129,52 @@ def _end_with_parent() -> None:
 
 
 def _runner(workers: Workers) -> TaskRunner[Any]:
-    if workers.address and workers.runner != "dask":
-        raise UserError(f"address is of a Dask scheduler, but runner is {workers.runner}; set runner to dask, or leave it out")
+    if workers.address and workers.runner not in CLUSTERS:
+        raise UserError(f"address is of a cluster, but runner is {workers.runner}; set runner to dask or ray, or leave it out")
     if workers.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=workers.count)
     if workers.runner == "processes":
         return ProcessPoolTaskRunner(max_workers=workers.count)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its maker otherwise
+    module, name, own = CLUSTERS[workers.runner]
     try:
-        from prefect_dask.task_runners import DaskTaskRunner  # pyright: ignore[reportMissingImports]
+        runner = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise UserError("dask is not installed; run `pip install 'embedkit[dask]'`, or take another runner") from error
-    if workers.address:
-        return DaskTaskRunner(address=workers.address)
-    return DaskTaskRunner(cluster_kwargs={"n_workers": workers.count, "threads_per_worker": 1, "dashboard_address": None})
+        advice = f"run `pip install 'embedkit[{workers.runner}]'`, or take another runner"
+        raise UserError(f"{workers.runner} is not installed; {advice}") from error
+    return runner(address=workers.address) if workers.address else runner(**own(workers.count))
 
 
-def _work(workers: Workers, job: Job, pending: list[int], advance: Callable[[int], None]) -> Generator[int]:
+CLUSTERS: dict[str, tuple[str, str, Callable[[int], dict[str, Any]]]] = {
+    "dask": (
+        "prefect_dask.task_runners",
+        "DaskTaskRunner",
+        lambda count: {"cluster_kwargs": {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}},
+    ),
+    "ray": (
+        "prefect_ray.task_runners",
+        "RayTaskRunner",
+        lambda count: {"init_kwargs": {"num_cpus": count, "include_dashboard": False}},
+    ),
+}
+"""Where Prefect's runners for clusters are, and how each is asked for so many workers on this machine."""
+
+
+def _work(workers: Workers, remote: Remote | None, job: Job, pending: list[int], advance: Callable[[int], None]) -> Generator[int]:
     """Have parts made; yields the number of each when it is there."""
     left, total, in_vain = deque(pending), len(pending), 0
     if not pending:
         return
+    if remote:
+        remote.send_work(Path(job.draft).name)
     shown: Any = create_progress_artifact(0.0, key="parts", description=f"{total:,} parts")
     while left:
         with _runner(workers) as pool:
             try:
-                for number in _finished(pool, workers, job, left):
+                for number in _finished(pool, workers, remote, job, left):
                     in_vain = 0
+                    if remote:
+                        remote.fetch_part(Path(job.draft).name, file_of(number))
                     advance(job.rows(number))
                     yield number
                     update_progress_artifact(shown, round(100 * (1 - len(left) / total), 1))
@@ -117,12 +187,15 @@ def _work(workers: Workers, job: Job, pending: list[int], advance: Callable[[int
                     ) from error
 
 
-def _finished(pool: TaskRunner[Any], workers: Workers, job: Job, left: deque[int]) -> Iterator[int]:
+def _finished(
+    pool: TaskRunner[Any], workers: Workers, remote: Remote | None, job: Job, left: deque[int]
+) -> Iterator[int]:
     """Hand parts out, two for each worker at a time; yields those that are done and takes them off `left`."""
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     waiting, alive = deque(left), {}
     cores = workers.cores or max(1, (os.cpu_count() or 1) // workers.count)
     given = {"job": job.model_dump(mode="json"), "cores": None if workers.runner == "threads" else cores}
+    given |= {"address": remote.address if remote else None}
     while waiting or alive:
         while waiting and len(alive) < 2 * workers.count:
             number = waiting.popleft()
@@ -153,11 +226,23 @@ def body(
         workers: who makes the parts.
         previous: vectors of an earlier state of the dataset by the same encoder: rows with the same content keep theirs.
         name: name of the artifact, for people; by default one made of the inputs' names.
-        root: where artifacts lie; all workers need it under the same path.
+        root: where artifacts lie: a folder that all workers have under the same path, or an address such as s3://bucket/folder,
+            from and to which everything is copied.
     """
     in_flow = FlowRunContext.get() is not None  # without one there are no tasks, and the stage makes the parts itself
-    with crew(functools.partial(_work, workers)) if in_flow else contextlib.nullcontext():
-        return step(embedkit.embed)(dataset, encoder, settings, previous=previous, name=name, root=root)
+    remote = Remote(root) if root and is_address(root) else None
+    if remote:
+        inputs = map(str, fetch_inputs(remote, dataset, encoder, previous))
+        dataset, encoder, previous, root = next(inputs), next(inputs), next(inputs, None), str(remote.root)
+        fingerprint = embedkit.embed.fingerprint(dataset, encoder, settings, previous=previous, root=root)
+        if not remote.fetch_made("vectors", fingerprint):
+            remote.fetch_draft(draft_name(fingerprint))
+    with crew(functools.partial(_work, workers, remote)) if in_flow else contextlib.nullcontext():
+        artifact = step(embedkit.embed)(dataset, encoder, settings, previous=previous, name=name, root=root)
+    if remote:
+        remote.send(artifact)
+        remote.forget_draft(draft_name(artifact.manifest.fingerprint))
+    return artifact
 
 
 batch_embed = StageFlow(body, name="batch-embed", persist_result=False)

@@ -186,17 +186,18 @@ def test_without_a_server_the_parts_are_made_here(tiny_bert, tmp_path):
     assert batch_embed.fn("texts/lines", "encoder/tiny-bert", root=str(tmp_path)).manifest.rows == 2
 
 
-def test_an_address_is_for_dask():
+def test_an_address_is_for_a_cluster():
     from flows.batch_embed import Workers, _runner
 
-    with pytest.raises(UserError, match="address is of a Dask scheduler, but runner is threads; set runner to dask, or leave"):
+    with pytest.raises(UserError, match="address is of a cluster, but runner is threads; set runner to dask or ray, or leave"):
         _runner(Workers(runner="threads", address="tcp://127.0.0.1:1"))
 
 
-def test_a_missing_dask_is_named(monkeypatch):
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_a_missing_cluster_library_is_named(name, monkeypatch):
     from flows.batch_embed import Workers, _runner
 
-    monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
-    monkeypatch.setitem(sys.modules, "prefect_dask", None)
-    with pytest.raises(UserError, match=r"dask is not installed; run `pip install 'embedkit\[dask\]'`, or take another runner"):
-        _runner(Workers(runner="dask"))
+    monkeypatch.setitem(sys.modules, f"prefect_{name}.task_runners", None)
+    monkeypatch.setitem(sys.modules, f"prefect_{name}", None)
+    with pytest.raises(UserError, match=rf"{name} is not installed; run `pip install 'embedkit\[{name}\]'`, or take another"):
+        _runner(Workers(runner=name))

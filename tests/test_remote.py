@@ -1,0 +1,272 @@
+"""Remote roots: a real S3 server on loopback, and real worker processes that share nothing but it."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from embedkit import Embed, embed, import_encoder, load_texts
+from embedkit.artifacts import Artifact
+from embedkit.cli import main
+from embedkit.embedding import file_of
+from embedkit.remote import Remote
+from embedkit.settings import UserError
+from embedkit.stages import Draft, draft_name
+
+LINES = "".join(f"the cat sat on mat {number}\n" for number in range(40))
+SETTINGS = Embed(rows_per_part=10)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A server that speaks S3, its state in memory."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path_factory.mktemp("s3") / "log.txt").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(address).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(store, tmp_path, monkeypatch):
+    """A bucket of the test's own; gives its name."""
+    given = {"ACCESS_KEY_ID": "any", "SECRET_ACCESS_KEY": "any", "ENDPOINT_URL": store, "DEFAULT_REGION": "us-east-1"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
+    name = f"bucket-{time.time_ns()}"
+    urllib.request.urlopen(urllib.request.Request(f"{store}/{name}", method="PUT")).close()
+    return name
+
+
+@pytest.fixture
+def lines(tiny_bert, tmp_path):
+    """A root with texts and their encoder, and the vectors that the plain stage makes of them."""
+    (tmp_path / "lines.txt").write_text(LINES)
+    root = tmp_path / "root"
+    load_texts(tmp_path / "lines.txt", root=root)
+    import_encoder(tiny_bert, root=root)
+    return embed("texts/lines", "encoder/tiny-bert", SETTINGS, root=root)
+
+
+def another_machine(tmp_path, monkeypatch):
+    """From here on there are no copies yet."""
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / f"cache-{time.time_ns()}"))
+
+
+def test_an_artifact_goes_to_a_store_and_comes_back_byte_for_byte(lines, bucket, tmp_path, monkeypatch):
+    address = f"s3://{bucket}/some/root"
+    Remote(address).send_lineage(lines)
+    another_machine(tmp_path, monkeypatch)
+    remote = Remote(address)
+    copy = remote.fetch_lineage("vectors/lines-tiny-bert")
+    assert copy.path.is_relative_to(remote.root) and copy.manifest == lines.manifest
+    assert (copy / file_of(3)).read_bytes() == (lines / file_of(3)).read_bytes()
+    assert [str(one) for one in copy.ancestors()] == [str(one) for one in lines.ancestors()]
+    assert copy.check().inputs["dataset"].check().manifest.rows == 40
+
+
+def test_nothing_is_seen_in_a_store_before_all_of_it_is_there(lines, bucket, monkeypatch):
+    remote = Remote(f"s3://{bucket}")
+    put = remote._put
+    monkeypatch.setattr(remote, "_put", lambda path, place: None if path.name == "manifest.json" else put(path, place))
+    remote.send(lines)  # as one that is killed before it wrote the last file
+    with pytest.raises(UserError, match=r"artifact 'vectors/lines-tiny-bert' is not known"):
+        Remote(f"s3://{bucket}").fetch("vectors/lines-tiny-bert")
+    monkeypatch.undo()
+
+
+def test_a_copy_that_is_damaged_on_its_way_is_refused_and_not_kept(lines, bucket):
+    remote = Remote(f"s3://{bucket}")
+    remote.send(lines)
+    place = f"{bucket}/vectors/lines-tiny-bert/{lines.manifest.version}/{file_of(0)}"
+    remote.store.pipe_file(place, b"x" + remote.store.cat_file(place)[1:])
+    with pytest.raises(UserError, match=r"is damaged: vectors-00000\.parquet doesn't fit its checksum"):
+        remote.fetch("vectors/lines-tiny-bert")
+    assert not (remote.root / "vectors").exists()
+
+
+def test_a_manifest_that_names_files_outside_its_folder_is_refused(lines, bucket, tmp_path):
+    remote = Remote(f"s3://{bucket}")
+    remote.send(lines)
+    outside = lines.manifest.files[0].model_copy(update={"path": "../../../../outside.txt"})
+    place = f"{bucket}/vectors/lines-tiny-bert/{lines.manifest.version}/manifest.json"
+    remote.store.pipe_file(place, lines.manifest.model_copy(update={"files": [outside]}).sealed())
+    with pytest.raises(UserError, match=r"names a file outside itself \('\.\./\.\./\.\./\.\./outside\.txt'\); don't use it"):
+        remote.fetch("vectors/lines-tiny-bert")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("no-address", "'no-address' is no address of a remote root; give one such as s3://bucket/folder"),
+        ("s3://me:secret@bucket", "no password belongs in it; give credentials in the environment"),
+        ("nothing://bucket", "nothing:// can't be used here .*; give s3://, gs:// or another address that fsspec knows"),
+    ],
+)
+def test_addresses_that_can_not_be_used_are_refused(address, message):
+    with pytest.raises(UserError, match=message):
+        Remote(address)
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match=r"gs:// can't be used here .*run `pip install 'embedkit\[gcs\]'`"):
+        Remote("gs://bucket")
+
+
+def test_what_a_store_refuses_is_one_sentence(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    remote = Remote(f"s3://{bucket}/here")
+    with pytest.raises(UserError, match=r"s3://bucket-\d+/here refused \(.+\); check the address and your credentials"):
+        remote.fetch("texts/lines")
+
+
+def test_an_unknown_name_or_version_says_what_there_is(lines, bucket):
+    remote = Remote(f"s3://{bucket}")
+    remote.send(lines)
+    with pytest.raises(UserError, match=r"did you mean 'vectors/lines-tiny-bert'\?"):
+        remote.fetch("vectors/line-tiny-bert")
+    with pytest.raises(UserError, match=r"version of vectors/lines-tiny-bert '1999' is not known"):
+        remote.fetch("vectors/lines-tiny-bert@1999")
+    assert str(remote.fetch(f"vectors/lines-tiny-bert@{lines.manifest.version[:12]}")) == str(lines)
+
+
+def test_stages_work_on_a_disk_and_say_how_to_get_an_artifact_there(tmp_path):
+    with pytest.raises(UserError, match="s3://bucket/here isn't a folder.*`embedkit artifacts pull` and `push`"):
+        Artifact.open("texts/lines", "s3://bucket/here")
+
+
+def test_push_and_pull_from_the_shell(lines, bucket, tmp_path, capsys):
+    address, other = f"s3://{bucket}/root", tmp_path / "other"
+    assert main(["artifacts", "push", "vectors/lines-tiny-bert", address, "--root", str(lines.root)]) == 0
+    assert main(["artifacts", "pull", "vectors/lines-tiny-bert", address, "--root", str(other)]) == 0
+    assert capsys.readouterr().out.split() == [str(lines), str(lines)]
+    assert main(["artifacts", "verify", "--root", str(other)]) == 0
+    assert (other / "texts/lines").is_dir() and (other / "encoder/tiny-bert").is_dir()
+
+
+# batch_embed
+
+
+def sent(lines, address):
+    """A store with all that the vectors are made from, and without them."""
+    for one in lines.ancestors():
+        Remote(address).send(one)
+
+
+@pytest.mark.prefect
+@pytest.mark.filterwarnings("default")
+def test_processes_that_share_only_a_store_make_the_same_bytes(lines, bucket, server, tmp_path, monkeypatch):
+    from flows.batch_embed import Workers, batch_embed
+
+    address = f"s3://{bucket}/root"
+    sent(lines, address)
+    remote = Remote(address)
+    made = batch_embed("texts/lines", "encoder/tiny-bert", SETTINGS, Workers(count=2), root=address)
+    assert made.manifest.files == lines.manifest.files
+    assert remote.store.exists(f"{bucket}/root/vectors/lines-tiny-bert/{made.manifest.version}/manifest.json")
+    assert not remote.store.exists(f"{bucket}/root/.drafts")
+    another_machine(tmp_path, monkeypatch)
+    again = batch_embed("texts/lines", "encoder/tiny-bert", SETTINGS, Workers(count=2), root=address)
+    assert str(again) == str(made)  # the same call gives the same artifact, wherever
+
+
+def test_a_job_that_another_machine_began_goes_on_with_its_parts(lines, bucket, tmp_path, monkeypatch):
+    from flows.batch_embed import _make_remote_part, body
+
+    address = f"s3://{bucket}/root"
+    sent(lines, address)
+    remote = Remote(address)
+    for reference in ("texts/lines", "encoder/tiny-bert"):
+        remote.fetch(reference)
+    id = draft_name(embed.fingerprint("texts/lines", "encoder/tiny-bert", SETTINGS, root=remote.root))
+    job = job_of(remote, id)
+    draft = Draft(remote.root / ".drafts" / id)
+    draft.decide("engine", lambda: {"engine": "keras", "precision": "float32", "why": "chosen over there"})
+    remote.send_work(id)
+    for number in (1, 2):
+        _make_remote_part(number, job, remote)
+    assert [remote.has_part(id, file_of(number)) for number in range(4)] == [False, True, True, False]
+    another_machine(tmp_path, monkeypatch)
+    made_here = []
+    monkeypatch.setattr("embedkit.embedding._written", counted(made_here))
+    made = body("texts/lines", "encoder/tiny-bert", SETTINGS, root=address)
+    assert sorted(made_here) == [0, 3] and made.manifest.files == lines.manifest.files
+    assert made.manifest.decisions["engine"]["why"] == "chosen over there"
+
+
+def job_of(remote, id):
+    from embedkit.embedding import PLAIN, Job
+
+    given = {"dataset": str(remote.fetch("texts/lines")), "encoder": str(remote.fetch("encoder/tiny-bert")), "previous": None}
+    draft = str(remote.root / ".drafts" / id)
+    return Job(**given, root=str(remote.root), draft=draft, settings=SETTINGS, way=PLAIN, total=40)
+
+
+def counted(numbers):
+    """What writes a part, and notes its number."""
+    from embedkit.embedding import _written
+
+    def write(path, part, encoder):
+        numbers.append(part.number)
+        return _written(path, part, encoder)
+
+    return write
+
+
+def test_a_part_that_is_in_the_store_is_not_made_again(lines, bucket, monkeypatch):
+    from flows.batch_embed import _make_remote_part
+
+    address = f"s3://{bucket}"
+    sent(lines, address)
+    remote, made = Remote(address), []
+    (remote.root / ".drafts/some-job/work").mkdir(parents=True)
+    monkeypatch.setattr("embedkit.embedding._written", counted(made))
+    for _ in range(2):
+        _make_remote_part(3, job_of(remote, "some-job"), remote)
+    assert made == [3]
+
+
+def test_two_runs_that_decided_otherwise_are_not_mixed(bucket, tmp_path, monkeypatch):
+    address = f"s3://{bucket}"
+
+    def decided(engine):
+        draft = Draft(Remote(address).root / ".drafts/job")
+        draft.decide("engine", lambda: engine)
+        Remote(address).send_work("job")
+        return draft
+
+    decided("keras")
+    decided("keras")  # gone on with
+    another_machine(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="the same call began elsewhere at the same time, with another engine; make it again"):
+        decided("tensorflow")
+    Remote(address).fetch_draft("job")
+    kept = json.loads((Remote(address).root / ".drafts/job/work/decisions.json").read_text())
+    assert kept == {"engine": "keras"}
+
+
+def test_a_folder_that_is_named_as_an_address_serves_too(lines, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path / "cache"))
+    remote = Remote(f"file://{tmp_path}/shared")
+    remote.send_lineage(lines)
+    assert str(remote.fetch_lineage(str(lines))) == str(lines)
+    shutil.rmtree(tmp_path / "shared")
+    assert str(remote.fetch(str(lines))) == str(lines)  # the copy is there

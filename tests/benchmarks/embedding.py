@@ -6,6 +6,9 @@
   Ratios are embedkit's speed over the other's, median and range of the rounds; agreement is the lowest cosine with float32.
 - `decoding`: agreement of vectors of hymenoptera's photos with those of full decoding, by how much larger than needed they stay.
 - `memory`: peak memory of a static encoder on 10,000 and on 1,000,000 texts.
+- `overhead`: the stage on 100,000 short texts beside the bare loop, which opens the encoder, reads, prepares,
+  embeds and keeps nothing.
+- `workers`: the flow with one and with two Dask workers of one core each, rows a second from the first part to the last.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -114,14 +118,17 @@ def own(kind: str, files: str, engine: str, precision: str) -> None:
         print("chosen", json.dumps(choose_way(work, settings, Path(root))), file=sys.stderr, flush=True)
         print("ready", flush=True)
         for line in sys.stdin:
-            start, parts = time.perf_counter(), {}
+            start, parts, phases = time.perf_counter(), {}, Counter()
             for part in embedded(work.supply, range(work.parts)):
                 ids, vectors, _ = part.rows()
                 write_vectors(Path(root) / f"part-{part.number}.parquet", ids, vectors)
                 parts[part.number] = vectors
+                phases.update(part.seconds)
             seconds = time.perf_counter() - start
             if line.strip():
                 np.save(line.strip(), np.concatenate([parts[number] for number in sorted(parts)]))
+                spent = ", ".join(f"{name} {value:.1f}" for name, value in phases.most_common())
+                print(f"spent in {seconds:.1f} s, summed over threads: {spent}", file=sys.stderr, flush=True)
             print(f"seconds {seconds}", flush=True)
 
 
@@ -156,6 +163,32 @@ def race(kind: str, files: Path, rows: int, environments: Path, only: list[str])
         speed = rows / statistics.median(contestant.seconds)
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"  {contestant.name:18} {speed:7.1f} rows/s  embedkit is {spread} times as fast  agreement {alike}", flush=True)
+    if kind == "texts":
+        share_of_peak(files, rows / statistics.median(contestants[0].seconds))
+
+
+def share_of_peak(files: Path, rate: float) -> None:
+    """What MiniLM's sums of products are of the machine's fastest ones, in float32 and in bfloat16."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(MINILM / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    texts = [json.loads(line)["text"] for line in files.open()]
+    lengths = np.array([len(found.ids) for found in tokenizer.encode_batch(texts)], float)
+    width, inner, layers = 384, 1536, 6
+    dense = 2 * (4 * width * width + 2 * width * inner)  # of a token in a layer: query, key, value, output; up and down
+    each = layers * (dense * lengths + 4 * lengths**2 * width).mean()
+    for kind in ("float32", "bfloat16"):
+        script = (
+            "import os, time; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; import tensorflow as tf;"
+            f"a = tf.cast(tf.random.normal((2048, 2048)), '{kind}'); f = tf.function(lambda x: tf.matmul(x, a)); f(a); best = 9e9\n"
+            "for _ in range(40): start = time.perf_counter(); f(a).numpy(); best = min(best, time.perf_counter() - start)\n"
+            "print(2 * 2048**3 / best)"
+        )
+        peak = float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+        share = rate * each / peak
+        print(f"  {each / 1e9:.2f} GFLOP a text; best matmul {kind} {peak / 1e9:.0f} GFLOP/s, of which embedkit uses {share:.0%}")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -210,20 +243,90 @@ def decoding() -> None:
         print(f"  {name:8} {each:.2f} ms a photo, lowest agreement {lowest:.5f}")
 
 
+def overhead(rows: int) -> None:
+    """The stage's seconds over the bare loop's, in alternating rounds of the same engine."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from embedkit import Embed, ImportEncoder, embed, import_encoder, load_texts
+    from embedkit.embedding import Way, Work
+    from embedkit.encoders import Encoder
+
+    way = Way("tensorflow", "bfloat16")
+    with tempfile.TemporaryDirectory() as root:
+        path = Path(root) / "rows.txt"
+        words = "film plot actor scene good bad long short never again watch love hate dull bright story".split()
+        drawn = np.random.default_rng(0)
+        with path.open("w") as file:
+            file.writelines(f"{' '.join(drawn.choice(words, 6))} {number}\n" for number in range(rows))
+        encoder, dataset = import_encoder(str(MINILM), ImportEncoder(), root=root), load_texts(str(path), root=root)
+        settings = Embed.model_validate({"engine": way.engine, "precision": way.precision})
+        ratios = []
+        for number in range(3):
+            start = time.perf_counter()
+            work = Work(dataset, Encoder.open(encoder), settings, None)
+            work.use(way, Path(root))
+            opened = time.perf_counter() - start
+            with ThreadPoolExecutor(work.encoder.streams) as pool:
+                for part in range(work.parts):
+                    contents = work.encoder.feed.rows(work.reader.contents(np.asarray(work.of(part))))
+                    list(pool.map(work.encoder.forward, (inputs for _, inputs in work.encoder.feed.batches(contents))))
+            bare = time.perf_counter() - start
+            part_rows = settings.rows_per_part + number  # another call each time, or the artifact would be found
+            start = time.perf_counter()
+            embed(dataset, encoder, settings.model_copy(update={"rows_per_part": part_rows}))
+            ratios.append((time.perf_counter() - start) / bare)
+            print(f"  bare loop {bare:.1f} s, opening the encoder {opened:.1f} s of it; stage {ratios[-1]:.3f} times that", flush=True)
+        print(f"  stage over bare loop: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def workers(rows: int) -> None:
+    """Rows a second of one and two Dask workers, in alternating rounds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    from embedkit import Embed, ImportEncoder, import_encoder, load_texts
+    from flows.batch_embed import Workers, batch_embed
+
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    given = {"engine": "tensorflow", "precision": "float32"}
+    with tempfile.TemporaryDirectory() as root, prefect_test_harness(server_startup_timeout=120):
+        load_texts(str(texts_file(Path(root), rows)), name="texts", root=root)
+        import_encoder(str(MINILM), ImportEncoder(), name="minilm", root=root)
+        for number in range(3):
+            for count in rates:
+                # Another call each time, or the artifact would be found.
+                settings = Embed.model_validate(given | {"rows_per_part": 128 + 2 * number + count})
+                chosen = Workers(runner="dask", count=count, cores=1)
+                made = batch_embed("texts/texts", "encoder/minilm", settings, chosen, root=root)
+                times = sorted(path.stat().st_mtime for path in made.path.glob("vectors-*.parquet"))
+                first = count  # the first of each worker waits for its start
+                done = (len(times) - first) * settings.rows_per_part
+                rates[count].append(done / (times[-1] - times[first - 1]))
+                print(f"  {count} workers: {rates[count][-1]:.1f} rows/s", flush=True)
+    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    print(f"  two workers over one: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def main() -> None:
     """Run one of them."""
     if sys.argv[1:2] == ["--own"]:
         own(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["texts", "photos", "decoding", "memory"])
-    parser.add_argument("--rows", type=int, default=2048, help="texts")
+    parser.add_argument("what", choices=["texts", "photos", "decoding", "memory", "overhead", "workers"])
+    parser.add_argument("--rows", type=int, default=None, help="texts; by default 2,048, for overhead 100,000, for workers 2,560")
     parser.add_argument("--environments", type=Path, default=Path("/tmp/embedkit-peers"))
     parser.add_argument("--only", action="append", default=[], help="a peer; by default all")
     given = parser.parse_args()
-    if given.what in ("memory", "decoding"):
-        {"memory": memory, "decoding": decoding}[given.what]()
+    alone = {
+        "memory": memory,
+        "decoding": decoding,
+        "overhead": lambda: overhead(given.rows or 100_000),
+        "workers": lambda: workers(given.rows or 2560),
+    }
+    if given.what in alone:
+        alone[given.what]()
         return
+    given.rows = given.rows or 2048
     with tempfile.TemporaryDirectory() as folder:
         files = texts_file(Path(folder), given.rows) if given.what == "texts" else SHARED / "data/hymenoptera"
         rows = given.rows if given.what == "texts" else len(list(files.rglob("*.jpg")))

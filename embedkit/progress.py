@@ -38,11 +38,17 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit + "{task.fields[rate]}"))
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, *times, console=Console(stderr=True), transient=True) as shown:
-            task = shown.add_task(stage, total=total)
-            yield lambda more: shown.advance(task, more)
+            task = shown.add_task(stage, total=total, rate="")
+
+            def show(more: int) -> None:
+                shown.advance(task, more)
+                speed = shown.tasks[0].speed
+                shown.update(task, rate=f", {speed:,.0f}/s" if speed else "")
+
+            yield show
         return
     done, start, spoken = 0, time.monotonic(), time.monotonic()
 
@@ -52,9 +58,14 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now - spoken >= LOG_EVERY_SECONDS:
             spoken = now
-            rate = done / (now - start)
-            of_total = f" of {total:,}" if total else ""
-            left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
-            log.info("%s: %s%s %s, %.1f a second%s", stage, f"{done:,}", of_total, unit, rate, left)
+            log.info("%s: %s", stage, so_far(done, total, unit, now - start))
 
     yield advance
+
+
+def so_far(done: int, total: int | None, unit: str, seconds: float) -> str:
+    """How far something is, how fast, and how long it will take from here at that rate."""
+    rate = done / seconds if seconds else 0.0
+    of_total = f" of {total:,}" if total else ""
+    left = f", {(total - done) / rate:,.0f} s left" if total and rate else ""
+    return f"{done:,}{of_total} {unit}, {rate:.1f} a second{left}"

@@ -46,7 +46,7 @@ class Remote:
         self.protocol = self.address.partition("://")[0]
         if not is_address(self.address):
             raise UserError(f"{address!r} is no address of a remote root; give one such as s3://bucket/folder")
-        if "@" in self.address:
+        if "@" in self.address.partition("://")[2].partition("/")[0]:
             raise UserError("an address is shown and kept, so no password belongs in it; give credentials in the environment")
         try:
             self.store, self.base = fsspec.core.url_to_fs(self.address, use_listings_cache=False, skip_instance_cache=True)

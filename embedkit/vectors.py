@@ -42,8 +42,6 @@ class Earlier:
         """Which of these rows have a vector here, (rows,) bool, and those vectors in their order."""
         if not len(self.order):
             return np.zeros(len(known.ids), bool), np.empty((0, self.vectors.manifest.details["dimension"]), np.float32)
-        if not len(self.order):
-            return np.zeros(len(known.ids), bool), np.empty((0, self.vectors.manifest.details["dimension"]), np.float32)
         at = self.order[np.minimum(np.searchsorted(self.content, known.content, sorter=self.order), len(self.order) - 1)]
         there = self.content[at] == known.content
         if self.by_id:  # the vector of a row that was learned from depends on which row it is

@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
@@ -30,6 +31,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from pydantic import PositiveInt
 
 import embedkit
+from embedkit import progress
 from embedkit.artifacts import Artifact, is_address
 from embedkit.embedding import Embed, Job, crew, make_parts
 from embedkit.engines import CORES
@@ -162,12 +164,12 @@ CLUSTERS: dict[str, tuple[str, str, Callable[[int], dict[str, Any]]]] = {
 
 def _work(workers: Workers, remote: Remote | None, job: Job, pending: list[int], advance: Callable[[int], None]) -> Generator[int]:
     """Have parts made; yields the number of each when it is there."""
-    left, total, in_vain = deque(pending), len(pending), 0
+    left, in_vain, done, total, start = deque(pending), 0, 0, sum(map(job.rows, pending)), time.monotonic()
     if not pending:
         return
     if remote:
         remote.send_work(Path(job.draft).name)
-    shown: Any = create_progress_artifact(0.0, key="parts", description=f"{total:,} parts")
+    shown: Any = create_progress_artifact(0.0, key="parts", description=f"{total:,} rows in {len(pending):,} parts")
     while left:
         with _runner(workers) as pool:
             try:
@@ -177,7 +179,9 @@ def _work(workers: Workers, remote: Remote | None, job: Job, pending: list[int],
                         remote.fetch_part(Path(job.draft).name, file_of(number))
                     advance(job.rows(number))
                     yield number
-                    update_progress_artifact(shown, round(100 * (1 - len(left) / total), 1))
+                    done += job.rows(number)
+                    words = progress.so_far(done, total, "rows", time.monotonic() - start)
+                    update_progress_artifact(shown, round(100 * done / total, 1), description=words)
             except BrokenExecutor as error:
                 in_vain += 1
                 if in_vain == IN_VAIN:

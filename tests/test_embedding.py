@@ -562,12 +562,17 @@ def stop_at(monkeypatch, part):
     return done
 
 
+def begin(monkeypatch, *call):
+    """Make the first part of a job, and stop."""
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, 1)
+        embed(*call)
+
+
 def test_a_job_that_goes_on_keeps_the_engine_it_began_with(texts, bert, favoured, monkeypatch):
     favoured("tensorflow")
     settings = Embed(rows_per_part=13)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        stop_at(patch, 1)
-        embed(texts, bert, settings)
+    begin(monkeypatch, texts, bert, settings)
     favoured("keras")
     done, built, build = stop_at(monkeypatch, 100), [], engines.build
     monkeypatch.setattr(engines, "build", lambda *given, **more: built.append(given[1].engine) or build(*given, **more))
@@ -581,9 +586,7 @@ def test_a_job_that_goes_on_keeps_the_engine_it_began_with(texts, bert, favoured
 def test_a_job_is_not_gone_on_with_where_its_engine_gives_other_vectors(texts, bert, favoured, monkeypatch):
     favoured("tensorflow")
     settings = Embed(rows_per_part=12)
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        stop_at(patch, 1)
-        embed(texts, bert, settings)
+    begin(monkeypatch, texts, bert, settings)
     build = engines.build
 
     def other(*given, **more):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,6 +175,7 @@ def test_threads_make_the_same_vectors_as_the_plain_stage_and_show_how_far_they_
     assert made.manifest.files == plain.manifest.files and made.manifest.fingerprint == plain.manifest.fingerprint
     shown = [found for found in client().read_artifacts() if found.key == "parts"]
     assert [(found.type, found.data) for found in shown] == [("progress", 100.0)]
+    assert re.fullmatch(r"30 of 30 rows, \d+\.\d a second, 0 s left", shown[0].description)
     assert batch_embed("texts/lines", "encoder/tiny-bert", settings, root=str(roots[1])) == made
 
 

@@ -27,15 +27,17 @@ from transfer import MINILM, MOBILENET, SHARED
 
 ROUNDS = 5
 PEERS = Path(__file__).with_name("peers.py")
-TORCH = ["torch==2.13.0"]
+TORCH, VISION = ["torch==2.13.0"], ["torch==2.14.1", "torchvision==0.29.1"]
 ENVIRONMENTS = {
     "st": [*TORCH, "sentence-transformers>=5"],
     "st-onnx": [*TORCH, "sentence-transformers[onnx]>=5"],
-    "st-openvino": [*TORCH, "sentence-transformers[openvino]>=5"],
-    "onnxruntime": ["onnxruntime", "tokenizers"],
+    "st-openvino": [*VISION, "sentence-transformers[openvino]>=5"],  # optimum-intel brings a torchvision, which has to fit
+    "onnxruntime": ["onnxruntime", "tokenizers", "numpy"],
     "keras": ["tensorflow", "keras", "pillow"],
-    "torch": ["torch", "torchvision"],
+    "torch": VISION,
 }
+EXPORTED = {"st-onnx": "onnx", "onnxruntime": "onnx", "st-openvino": "openvino"}
+"""What MiniLM is exported to, by sentence-transformers itself, for the environments that take it so."""
 OTHERS = {
     "texts": {
         "st-32": "st",
@@ -80,6 +82,22 @@ def environment(folder: Path, name: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *ENVIRONMENTS[name]], check=True)
     return python
+
+
+def model_for(folder: Path, place: str, kind: str) -> str:
+    """The network as those of an environment take it; exported where that is missing."""
+    if place not in EXPORTED:
+        return str({"texts": MINILM, "photos": MOBILENET}[kind])
+    backend = EXPORTED[place]
+    made = folder / f"minilm-{backend}"
+    if not made.exists():
+        script = (
+            "import sys; from sentence_transformers import SentenceTransformer;"
+            "SentenceTransformer(sys.argv[1], backend=sys.argv[2], device='cpu').save_pretrained(sys.argv[3])"
+        )
+        python = environment(folder, f"st-{backend}")
+        subprocess.run([python, "-c", script, MINILM, backend, made], check=True, capture_output=True)
+    return str(made)
 
 
 def texts_file(folder: Path, rows: int) -> Path:
@@ -134,7 +152,6 @@ def own(kind: str, files: str, engine: str, precision: str) -> None:
 
 def race(kind: str, files: Path, rows: int, environments: Path, only: list[str]) -> None:
     """All contestants in alternating rounds; prints a line for each."""
-    model = {"texts": str(MINILM), "photos": str(MOBILENET)}[kind]
     ours = [sys.executable, __file__, "--own", kind, str(files)]
     contestants = [Contestant("embedkit", [*ours, "auto", "auto"]), Contestant("embedkit-float32", [*ours, "keras", "float32"])]
     for name, place in OTHERS[kind].items():
@@ -142,6 +159,7 @@ def race(kind: str, files: Path, rows: int, environments: Path, only: list[str])
             continue
         try:
             python = environment(environments, place)
+            model = model_for(environments, place, kind)
             contestants.append(Contestant(name, [str(python), str(PEERS), name, str(files), model]))
         except (RuntimeError, subprocess.CalledProcessError) as error:
             print(f"  {name:18} left out: {error}", flush=True)
@@ -275,7 +293,8 @@ def overhead(rows: int) -> None:
             start = time.perf_counter()
             embed(dataset, encoder, settings.model_copy(update={"rows_per_part": part_rows}))
             ratios.append((time.perf_counter() - start) / bare)
-            print(f"  bare loop {bare:.1f} s, opening the encoder {opened:.1f} s of it; stage {ratios[-1]:.3f} times that", flush=True)
+            share = f"stage {ratios[-1]:.3f} times that"
+            print(f"  bare loop {bare:.1f} s, opening the encoder {opened:.1f} s of it; {share}", flush=True)
         print(f"  stage over bare loop: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 

@@ -18,12 +18,13 @@ MAX_PIXELS = 500_000_000
 """Largest picture that is decoded, in pixels: 1.5 GB of memory. A 20,000 x 10,000 panorama has 200 million."""
 
 
-def decode(data: bytes, near: tuple[int, int] | None = None) -> np.ndarray:
+def decode(data: bytes, near: tuple[int, int] | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode a picture.
 
     Args:
         data: the bytes of an image file.
         near: height and width below which nothing is needed; a JPEG may then be decoded at a half, quarter or eighth.
+        size: height and width to resize to, as `resize` does; by default the picture's own.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -44,8 +45,8 @@ def decode(data: bytes, near: tuple[int, int] | None = None) -> np.ndarray:
             if near:
                 side = max(near)  # of both, since the picture may have to be turned
                 picture.draft(None, (side, side))
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(_rgb(upright))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return np.asarray(_resized(_rgb(picture), size))
     except (ValueError, MemoryError):
         raise
     except UnidentifiedImageError as error:  # whose own words hold an address in memory
@@ -69,7 +70,15 @@ def _rgb(picture):  # PIL.Image.Image -> PIL.Image.Image
     if "A" in picture.mode or "transparency" in picture.info:
         layered = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _resized(picture, size: tuple[int, int] | None):  # PIL.Image.Image -> PIL.Image.Image
+    from PIL import Image
+
+    if size is None or size == (picture.height, picture.width):
+        return picture
+    return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -87,4 +96,4 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(_resized(Image.fromarray(pixels), (height, width)))

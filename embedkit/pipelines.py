@@ -163,14 +163,12 @@ class ImageFeed:
             if isinstance(row, np.ndarray):
                 if row.ndim != 3 or row.shape[2] != 3 or row.dtype != np.uint8 or not row.size:
                     raise ValueError(f"an array of shape {row.shape} and type {row.dtype}, not (height, width, 3) uint8")
-                pixels = row
-            else:
-                near = (DRAFT * self.height, DRAFT * self.width)
-                pixels = images.decode(row if isinstance(row, bytes) else Path(row).read_bytes(), near)
+                return images.resize(row, self.height, self.width)
+            near = (DRAFT * self.height, DRAFT * self.width)
+            return images.decode(row if isinstance(row, bytes) else Path(row).read_bytes(), near, (self.height, self.width))
         except (ValueError, OSError, TypeError) as error:
             what = "a picture" if isinstance(row, bytes | np.ndarray) else str(row)
             raise UserError(f"{what} can't be read: {error}; give the bytes, the path or the pixels of one") from error
-        return images.resize(pixels, self.height, self.width)
 
 
 PYTHON_TYPES = {pa.int64(): int, pa.float64(): float, pa.bool_(): bool, pa.string(): str, pa.timestamp("us"): datetime}

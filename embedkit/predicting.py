@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from embedkit import columns, engines, images
+from embedkit import columns, engines
 from embedkit.artifacts import Artifact
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.readers import PICTURES, TABULAR, ReadFiles, Record, read
@@ -425,9 +425,9 @@ def _preparing_images(classifier: Classifier, given: Given, seen: list[str], set
         if not isinstance(data, bytes):
             return Row(name, f"column {column!r} holds {type(image).__name__}, not an encoded picture"), None
         try:
-            return Row(name), feed.pixels(images.decode(data))  # small from here on, however large it lies on the disk
-        except ValueError as error:
-            return Row(name, str(error)), None
+            return Row(name), feed.pixels(data)  # small from here on, however large it lies on the disk
+        except UserError as error:
+            return Row(name, str(error.__cause__)), None
 
     def prepare(records: list[Record]) -> tuple[list[Row], list[np.ndarray]]:
         with ThreadPoolExecutor(4) as pool:

@@ -346,9 +346,9 @@ def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_not_below_what_is_needed
 def test_pixels_of_a_large_jpeg_are_near_those_of_full_decoding(monkeypatch, height, width):
     data, seen, decode = photo(800, 1000), [], images.decode
 
-    def watched(data, near=None):
+    def watched(data, near=None, size=None):
         seen.append(near)
-        return decode(data, near)
+        return decode(data, near, size)
 
     monkeypatch.setattr(images, "decode", watched)
     found = ImageFeed(height, width).pixels(data)

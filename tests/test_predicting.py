@@ -194,6 +194,15 @@ def test_pictures_have_the_probabilities_that_were_measured(looking, sides):
     assert Classifier.open(looking).probabilities(paths) == pytest.approx(np.array(ours), abs=1e-6)
 
 
+def test_a_large_jpeg_is_seen_as_embed_sees_it(looking, tmp_path):
+    random = np.random.default_rng(1)
+    whole = np.kron(random.integers(0, 255, (60, 80, 3)), np.ones((10, 10, 1))) + random.integers(-20, 20, (600, 800, 3))
+    Image.fromarray(whole.clip(0, 255).astype("uint8")).save(tmp_path / "large.jpg")
+    found = by_name(predict(looking, [tmp_path / "large.jpg"]))
+    expected = Classifier.open(looking).probabilities([str(tmp_path / "large.jpg")])
+    assert list(found[str(tmp_path / "large.jpg")].probabilities.values()) == expected[0].tolist()
+
+
 def test_rows_of_a_csv_are_typed_as_the_table_was(valued, houses):
     expected = measured(valued)[1]
     dataset = valued.inputs["vectors"].inputs["dataset"]

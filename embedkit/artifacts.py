@@ -158,6 +158,22 @@ def parse_reference(reference: str) -> tuple[str, str, str]:
     return parts[0], parts[1], version
 
 
+def pick_version(reference: str, known: list[str]) -> str:
+    """The version that a reference means among those of its name, which are given the oldest first.
+
+    Raises:
+        UserError: when none fits, or several do.
+    """
+    kind, name, version = parse_reference(reference)
+    fitting = [found for found in known if found.startswith(version)]
+    if not fitting:
+        raise not_among(f"version of {kind}/{name}", version, known)
+    if version and len(fitting) > 1 and version != fitting[-1]:
+        names = ", ".join(fitting[:4])
+        raise UserError(f"{reference!r} fits {len(fitting)} versions ({names}); give more of the version")
+    return fitting[-1]
+
+
 class Artifact:
     """A published artifact: where it lies (`path`) and what its manifest says (`manifest`)."""
 
@@ -183,18 +199,12 @@ class Artifact:
         if isinstance(reference, Artifact):
             return reference
         base = root_at(root)
-        kind, name, version = parse_reference(str(reference))
+        kind, name, _ = parse_reference(str(reference))
         folders = versions(base / kind / name)
         if not folders:
             known = [f"{kind_}/{name_}" for kind_, name_ in _names(base)]
             raise not_among("artifact", f"{kind}/{name}", known, hint=f"in {base}; see `embedkit artifacts list`")
-        fitting = [folder for folder in folders if folder.name.startswith(version)]
-        if not fitting:
-            raise not_among(f"version of {kind}/{name}", version, [folder.name for folder in folders])
-        if version and len(fitting) > 1 and version != fitting[-1].name:
-            names = ", ".join(folder.name for folder in fitting[:4])
-            raise UserError(f"{reference!r} fits {len(fitting)} versions ({names}); give more of the version")
-        return cls.at(fitting[-1])
+        return cls.at(base / kind / name / pick_version(str(reference), [folder.name for folder in folders]))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import filelock
 import fsspec
 
-from embedkit.artifacts import DRAFTS, VERSION, Artifact, is_address, parse_reference, root_at
+from embedkit.artifacts import DRAFTS, NAME, VERSION, Artifact, is_address, parse_reference, pick_version, root_at
 from embedkit.settings import UserError, not_among
 from embedkit.stages import Draft
 
@@ -126,12 +126,7 @@ class Remote:
         known = [found for found in known if self._there(f"{kind}/{name}/{found}/{MANIFEST}")]
         if not known:
             raise not_among("artifact", f"{kind}/{name}", [f"{kind}/{each}" for each in self._names(kind)], f"in {self.address}")
-        fitting = [found for found in known if found.startswith(version)]
-        if not fitting:
-            raise not_among(f"version of {kind}/{name}", version, known)
-        if version and len(fitting) > 1:
-            raise UserError(f"{reference!r} fits {len(fitting)} versions ({', '.join(fitting[:4])}); give more of the version")
-        return kind, name, fitting[-1]
+        return kind, name, pick_version(reference, known)
 
     def _copy(self, place: str, folder: Path) -> None:
         self._get(f"{place}/{MANIFEST}", folder / MANIFEST)
@@ -213,14 +208,14 @@ class Remote:
             raise UserError(f"{self.address} refused ({why}); check the address and your credentials, and try again") from error
 
     def _names(self, place: str) -> list[str]:
-        """What lies in a folder; nothing where there is no such folder."""
+        """What lies in a folder, by names that lead nowhere else; nothing where there is no such folder."""
         with self._plainly():
             try:
                 found = self.store.ls(f"{self.base}/{place}", detail=False)
             except (FileNotFoundError, NotADirectoryError):
                 return []
         names = (PurePosixPath(path).name for path in found if path.rstrip("/") != f"{self.base}/{place}")
-        return sorted(name for name in names if name)
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def _there(self, place: str) -> bool:
         with self._plainly():

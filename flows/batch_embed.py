@@ -191,9 +191,7 @@ def _work(workers: Workers, remote: Remote | None, job: Job, pending: list[int],
                     ) from error
 
 
-def _finished(
-    pool: TaskRunner[Any], workers: Workers, remote: Remote | None, job: Job, left: deque[int]
-) -> Iterator[int]:
+def _finished(pool: TaskRunner[Any], workers: Workers, remote: Remote | None, job: Job, left: deque[int]) -> Iterator[int]:
     """Hand parts out, two for each worker at a time; yields those that are done and takes them off `left`."""
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     waiting, alive = deque(left), {}

@@ -244,6 +244,14 @@ def test_a_part_that_is_in_the_store_is_not_made_again(lines, bucket, monkeypatc
     assert made == [3]
 
 
+def test_names_that_lead_out_of_a_draft_are_not_followed(bucket):
+    remote = Remote(f"s3://{bucket}")
+    for name in ("..", ".hidden", "a b", "good.json"):
+        remote.store.pipe_file(f"{bucket}/.drafts/job/work/{name}", b"{}")
+    remote.fetch_draft("job")
+    assert [path.name for path in (remote.root / ".drafts/job/work").iterdir()] == ["good.json"]
+
+
 def test_two_runs_that_decided_otherwise_are_not_mixed(bucket, tmp_path, monkeypatch):
     address = f"s3://{bucket}"
 

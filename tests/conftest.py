@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from embedkit import learning
+
 SHARED = Path(__file__).parents[2] / "shared"
 CHROMIUM = shutil.which("chromium")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -41,6 +43,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "shared" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"needs {SHARED}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience():
+    """No run waits long enough for the hint about it: whether one does depends on what else the machine does."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(learning, "WAITED", float("inf"))
+        yield
 
 
 @pytest.fixture(autouse=True)

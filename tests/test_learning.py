@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedkit import Training, UserError, frameworks
+from embedkit import Training, UserError, frameworks, learning
 from embedkit.learning import _longer, learn
 from embedkit.stages import Draft
 from embedkit.trainer import Problem
@@ -121,7 +121,9 @@ def test_the_range_test_decides_an_automatic_learning_rate_with_or_without_the_o
     assert "the range test of learning rates found no usable slope; took the usual 0.001" in flat.notes
 
 
-def test_waiting_for_rows_is_measured_and_brings_a_hint(tmp_path):
+def test_waiting_for_rows_is_measured_and_brings_a_hint(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "WAITED", 1.0)
+
     def slow(chosen):
         time.sleep(0.1)
         return INPUTS[chosen], CLASSES[chosen]

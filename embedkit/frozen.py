@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from embedkit.fusing import fuse
 from embedkit.settings import UserError
 
 NO_OPENVINO = "openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine"
@@ -177,6 +178,7 @@ def openvino(
             path = Path(place) / "graph.pb"
             path.write_bytes(frozen.graph.SerializeToString())
             model = library.convert_model(str(path))
+            fuse(model)
             if precision == "int8":
                 model = _quantised(library, model, frozen, sample)
                 if kept:

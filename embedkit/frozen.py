@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit.fusing import fuse
+from embedkit.fusing import fuse, simplify
 from embedkit.settings import UserError
 
 NO_OPENVINO = "openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine"
@@ -44,6 +44,7 @@ class Frozen:
 
         constant = convert_variables_to_constants_v2(traced(model), lower_control_flow=False)
         self.graph = constant.graph.as_graph_def()
+        simplify(self.graph)
         keys = sorted(model.input) if isinstance(model.input, dict) else [""]  # TensorFlow flattens dictionaries by their keys
         self.names = dict(zip(keys, (tensor.name for tensor in constant.inputs), strict=True))
         self.dtypes = dict(zip(keys, (tensor.dtype.as_numpy_dtype for tensor in constant.inputs), strict=True))

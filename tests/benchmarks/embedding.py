@@ -2,7 +2,8 @@
 
 - `texts`: MiniLM on texts of AG News and IMDB, beside sentence-transformers (torch in float32 and bfloat16, ONNX, OpenVINO) and
   onnxruntime; `photos`: MobileNetV2 0.35 on hymenoptera's JPEGs, beside Keras's `predict` and torchvision. Each contestant is a
-  process in an environment of its own (made in --environments where it is missing) that has loaded its model and warmed up.
+  process in an environment of its own (made in --environments where it is missing) that has loaded its model and warmed up;
+  embedkit once as it chooses, once in plain Keras, and once in TensorFlow, which is what there is without the extra openvino.
   Ratios are embedkit's speed over the other's, median and range of the rounds; agreement is the lowest cosine with float32.
 - `decoding`: agreement of vectors of hymenoptera's photos with those of full decoding, by how much larger than needed they stay.
 - `memory`: peak memory of a static encoder on 10,000 and on 1,000,000 texts.
@@ -153,7 +154,8 @@ def own(kind: str, files: str, engine: str, precision: str) -> None:
 def race(kind: str, files: Path, rows: int, environments: Path, only: list[str]) -> None:
     """All contestants in alternating rounds; prints a line for each."""
     ours = [sys.executable, __file__, "--own", kind, str(files)]
-    contestants = [Contestant("embedkit", [*ours, "auto", "auto"]), Contestant("embedkit-float32", [*ours, "keras", "float32"])]
+    ways = {"embedkit": ("auto", "auto"), "embedkit-float32": ("keras", "float32"), "embedkit-tensorflow": ("tensorflow", "auto")}
+    contestants = [Contestant(name, [*ours, *way]) for name, way in ways.items()]
     for name, place in OTHERS[kind].items():
         if only and name not in only:
             continue
@@ -162,7 +164,7 @@ def race(kind: str, files: Path, rows: int, environments: Path, only: list[str])
             model = model_for(environments, place, kind)
             contestants.append(Contestant(name, [str(python), str(PEERS), name, str(files), model]))
         except (RuntimeError, subprocess.CalledProcessError) as error:
-            print(f"  {name:18} left out: {error}", flush=True)
+            print(f"  {name:19} left out: {error}", flush=True)
     vectors = {}
     with tempfile.TemporaryDirectory() as folder:
         for contestant in contestants:  # the first round warms up, and gives the vectors
@@ -180,7 +182,7 @@ def race(kind: str, files: Path, rows: int, environments: Path, only: list[str])
         alike = f"{(plain * other).sum(axis=1).min():.6f}" if ours else "not comparable"
         speed = rows / statistics.median(contestant.seconds)
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"  {contestant.name:18} {speed:7.1f} rows/s  embedkit is {spread} times as fast  agreement {alike}", flush=True)
+        print(f"  {contestant.name:19} {speed:7.1f} rows/s  embedkit is {spread} times as fast  agreement {alike}", flush=True)
     if kind == "texts":
         share_of_peak(files, rows / statistics.median(contestants[0].seconds))
 

@@ -31,7 +31,7 @@ LONGEST = [
     *("readme", "finetuning_killed", "distillation_killed", "interruption", "classifiers", "finetuning", "distillation"),
     *("comparison_killed", "layers", "arms"),
     *("findings", "comparison", "flows", "tuning", "trainer", "heads", "predicting", "training", "cli", "networks"),
-    *("encoders", "stages"),
+    *("encoders", "stages", "remote", "exporting", "embedding", "estimator", "pages", "datasets", "categories"),
 ]
 
 

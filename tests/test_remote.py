@@ -55,14 +55,22 @@ def bucket(store, tmp_path, monkeypatch):
     return name
 
 
-@pytest.fixture
-def lines(tiny_bert, tmp_path):
-    """A root with texts and their encoder, and the vectors that the plain stage makes of them."""
-    (tmp_path / "lines.txt").write_text(LINES)
-    root = tmp_path / "root"
-    load_texts(tmp_path / "lines.txt", root=root)
+@pytest.fixture(scope="module")
+def made(tiny_bert, tmp_path_factory):
+    """The vectors that the plain stage makes of texts and an encoder, in a root with both."""
+    place = tmp_path_factory.mktemp("made")
+    (place / "lines.txt").write_text(LINES)
+    root = place / "root"
+    load_texts(place / "lines.txt", root=root)
     import_encoder(tiny_bert, root=root)
     return embed("texts/lines", "encoder/tiny-bert", SETTINGS, root=root)
+
+
+@pytest.fixture
+def lines(made, tmp_path):
+    """The same in a root of the test's own."""
+    shutil.copytree(made.root, tmp_path / "root")
+    return Artifact.open(str(made), tmp_path / "root")
 
 
 def another_machine(tmp_path, monkeypatch):
@@ -133,6 +141,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch):
 
 def test_what_a_store_refuses_is_one_sentence(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     remote = Remote(f"s3://{bucket}/here")
     with pytest.raises(UserError, match=r"s3://bucket-\d+/here refused \(.+\); check the address and your credentials"):
         remote.fetch("texts/lines")

@@ -356,7 +356,7 @@ def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, A
         pq.write_table(pa.table({"id": pa.array(ids, pa.int64()), "reason": pa.array(reasons)}), out / SET_ASIDE)
         notes.append(f"{len(aside):,} rows have no vector and lie in {SET_ASIDE}; the first is row {ids[0]}: {reasons[0]}")
     facts = work.encoder.facts
-    phases: Counter[Any] = sum((Counter(part["seconds"]) for part in parts), Counter())
+    phases = sorted({phase for part in parts for phase in part["seconds"]})
     details: dict[str, Any] = {"encoder": facts.identity, "modality": facts.modality, "dimension": facts.dimension}
     details |= {"normalised": facts.normalised, "parts": len(parts), "engine": way["engine"], "precision": way["precision"]}
     details |= {"set_aside": len(aside), "equal_rows": sum(part["equal"] for part in parts)}
@@ -372,7 +372,7 @@ def _facts(out: Draft, work: Work, parts: list[dict[str, Any]], way: dict[str, A
             if count > MOSTLY * seen
         ]
         details |= {"unknown": columns, "out_of_fold": sum(part["out_of_fold"] for part in parts)}
-    timings: dict[str, float] = {phase: round(spent, 3) for phase, spent in phases.items()}
+    timings: dict[str, float] = {phase: round(sum(part["seconds"].get(phase, 0.0) for part in parts), 3) for phase in phases}
     if rate:
         timings["rows_per_second"] = round(rate, 1)
     return Facts(rows=rows, details=details, notes=notes, timings=timings)

@@ -2,8 +2,8 @@
 
 `simplify` changes the frozen graph, for TensorFlow and OpenVINO alike: attention of Keras's BERTs transposes its scores and
 masks them twice, and GELU has an error function of its own. `fuse` puts single operations of OpenVINO where it doesn't find
-Keras's layer norms and projections itself. Both together took a third of a BERT's time in bfloat16. What isn't found stays as it
-is, and what is put in its place computes the same but for rounding.
+Keras's layer norms and projections itself. What isn't found stays as it is, and what is put in place of the rest computes the same
+but for rounding.
 """
 
 import importlib
@@ -81,13 +81,13 @@ class _Nodes:
         self.become(self.of[name], op, *inputs, **attributes)
         return name
 
-    def number(self, name: str, value: Any) -> str:
-        """A new node that holds a value; its name."""
+    def value(self, name: str, array: Any) -> str:
+        """A new node that holds an array; its name."""
         import tensorflow as tf
 
         self.of[name] = self.graph.node.add(op="Const", name=name)
-        self.of[name].attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
-        self.of[name].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+        self.of[name].attr["dtype"].type = tf.as_dtype(array.dtype).as_datatype_enum
+        self.of[name].attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
         return name
 
     def become(self, node: Any, op: str, *inputs: str, **attributes: Any) -> None:
@@ -114,7 +114,7 @@ def _error_function(nodes: _Nodes, node: Any) -> None:
 
     name, product = node.name, nodes.source(node.input[0])
     minus = nodes.source(product.input[0]) if product.op == "Mul" else product
-    one, float32 = nodes.number(f"{name}/one", np.float32(1)), tf.float32
+    one, float32 = nodes.value(f"{name}/one", np.float32(1)), tf.float32
     if product.op == "Mul" and minus.op == "Neg":
         y = nodes.add("Mul", f"{name}/y", minus.input[0], product.input[1], T=float32)
         nodes.become(node, "AddV2", nodes.add("Erf", f"{name}/erf", y, T=float32), one, T=float32)
@@ -122,16 +122,23 @@ def _error_function(nodes: _Nodes, node: Any) -> None:
         nodes.become(node, "Sub", one, nodes.add("Erf", f"{name}/erf", node.input[0], T=float32), T=float32)
 
 
+ATTENTION = (("SelectV2", 1), ("Softmax", 0), ("SelectV2", 1), ("Transpose", 0), ("BatchMatMulV2", 0))
+"""What leads to the weights of attention, the last first, and which input each has it from: the scores of keys and queries,
+transposed, masked, softmax, masked again."""
+
+
 def _attention(nodes: _Nodes, node: Any) -> None:
-    """Scores of keys and queries, transposed; masked, softmax, masked again; times values: without the transpose, masked once."""
+    """Weights times values: the weights without a transpose, and masked once."""
     import tensorflow as tf
 
-    again = nodes.source(node.input[0])
-    softmax = nodes.source(again.input[1]) if again.op == "SelectV2" else again
-    masked = nodes.source(softmax.input[0]) if softmax.op == "Softmax" else softmax
-    turned = nodes.source(masked.input[1]) if masked.op == "SelectV2" else masked
-    product = nodes.source(turned.input[0]) if turned.op == "Transpose" else turned
-    if product.op != "BatchMatMulV2" or masked.op != "SelectV2" or again.op != "SelectV2" or masked.input[0] != again.input[0]:
+    found, given = [], node.input[0]
+    for op, place in ATTENTION:
+        found.append(nodes.source(given))
+        if found[-1].op != op:
+            return
+        given = found[-1].input[place]
+    again, _, masked, turned, product = found
+    if masked.input[0] != again.input[0]:
         return
     order, low, zero = nodes.constant(turned.input[1]), nodes.constant(masked.input[2]), nodes.constant(again.input[2])
     if order.tolist() != [0, 1, 3, 2] or low.size != 1 or zero.size != 1 or low.item() > NOTHING or zero.item() != 0:
@@ -141,13 +148,13 @@ def _attention(nodes: _Nodes, node: Any) -> None:
     scores = nodes.add(  # (K Q)' = Q' K'
         "BatchMatMulV2", f"{name}/scores", queries, keys, adj_x=not of_queries, adj_y=not of_keys, T=float32
     )
-    nothing = nodes.number(f"{name}/nothing", np.float32(0)), nodes.number(f"{name}/low", np.float32(low.item()))
+    nothing = nodes.value(f"{name}/nothing", np.float32(0)), nodes.value(f"{name}/low", np.float32(low.item()))
     bias = nodes.add("SelectV2", f"{name}/bias", mask, *nothing, T=float32)
     weights = nodes.add("Softmax", f"{name}/softmax", nodes.add("AddV2", f"{name}/masked", scores, bias, T=float32), T=float32)
     flags = {key: node.attr[key].b for key in ("adj_x", "adj_y")}
     sums = nodes.add("BatchMatMulV2", f"{name}/sums", weights, node.input[1], T=float32, **flags)
     # A text without a token has none to attend to.
-    last = nodes.number(f"{name}/last", np.array([-1], np.int32))
+    last = nodes.value(f"{name}/last", np.array([-1], np.int32))
     seen = nodes.add("Any", f"{name}/any", mask, last, keep_dims=True, Tidx=tf.int32)
     nodes.become(node, "Mul", sums, nodes.add("Cast", f"{name}/seen", seen, SrcT=tf.bool, DstT=float32), T=float32)
 

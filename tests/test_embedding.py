@@ -37,6 +37,7 @@ from embedkit import (
 from embedkit.artifacts import sha256
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import Where, crew, make_parts
+from embedkit.feeding import Part
 from embedkit.vectors import read_vectors, write_vectors
 
 WORDS = "the a cat dog sat ran on mat moon red blue green good bad film".split()
@@ -123,6 +124,14 @@ def test_the_manifest_says_what_made_the_vectors(vectors, bert):
     }
     assert {"read", "prepare", "wait", "forward", "write", "rows_per_second"} == set(vectors.manifest.timings)
     assert [given.role for given in vectors.manifest.inputs] == ["dataset", "encoder"]
+
+
+def test_a_phase_that_took_no_time_is_named_too(texts, bert, monkeypatch):
+    monkeypatch.setattr(Part, "spent", lambda part, phase, since: part.seconds.setdefault(phase, 0.0))
+    made = embed(texts, bert, Embed(rows_per_part=10), name="at-once")
+    assert {name: spent for name, spent in made.manifest.timings.items() if name != "rows_per_second"} == {
+        phase: 0 for phase in ("forward", "prepare", "read", "wait", "write")
+    }
 
 
 def test_the_size_of_parts_changes_no_vector(texts, bert, vectors):

@@ -120,7 +120,8 @@ def attended(tokens, axis=-1, order=(0, 1, 3, 2), low=-1e9, rest=0.0, other=Fals
     tokens = ops.expand_dims(tokens, 1)  # (rows, 1, length, size)
     scores = ops.transpose(ops.matmul(tokens, ops.transpose(tokens * 2, (0, 1, 3, 2)) + 1), order)
     mask = ops.expand_dims(tokens[..., 0] > 0, 2)
-    weights = ops.softmax(ops.where(mask, scores, low), axis)
+    weights = ops.where(mask, scores, low)
+    weights = weights if axis is None else ops.softmax(weights, axis)
     return ops.matmul(ops.where(ops.expand_dims(tokens[..., 1] > 0, 2) if other else mask, weights, rest), tokens)
 
 
@@ -139,6 +140,7 @@ def of(change, length=None):
         (lambda x: ops.cast(erfc(ops.cast(x, "float64")), "float32"), "Erfc", 1),
         (attended, "Any", 1),
         (lambda x: attended(x, axis=2), "Any", 0),
+        (lambda x: attended(x, axis=None), "Any", 0),
         (lambda x: attended(x, order=(1, 0, 3, 2)), "Any", 0),
         (lambda x: attended(x, low=-1.0), "Any", 0),
         (lambda x: attended(x, rest=1.0), "Any", 0),

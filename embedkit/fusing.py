@@ -1,6 +1,6 @@
 """Fusing: fewer and cheaper operations where the layers of a Keras model come out as many, or as dear ones.
 
-`simplify` changes the frozen graph, for TensorFlow and OpenVINO alike: attention of Keras's BERTs transposes its scores and
+`simplify` changes the frozen graph, for TensorFlow and OpenVINO alike: attention of keras-hub's BERTs transposes its scores and
 masks them twice, and GELU has an error function of its own. `fuse` puts single operations of OpenVINO where it doesn't find
 Keras's layer norms and projections itself. What isn't found stays as it is, and what is put in place of the rest computes the same
 but for rounding.
@@ -180,7 +180,7 @@ def fuse(model: Any) -> list[str]:
     return found
 
 
-class Pattern:
+class _Pattern:
     """Builds a group of operations to look for, and names what is to be known of it."""
 
     def __init__(self, passes: Any):
@@ -204,9 +204,9 @@ class Pattern:
         return made
 
 
-def _fusing(passes: Any, name: str, pattern: Callable[[Pattern], Any], replacement: Any, report: Callable[[str], None]) -> Any:
+def _fusing(passes: Any, name: str, pattern: Callable[[_Pattern], Any], replacement: Any, report: Callable[[str], None]) -> Any:
     """One pass of OpenVINO: each group that matches becomes what the replacement makes of its parts, unless that is None."""
-    ops, build = importlib.import_module(f"openvino.{OPERATIONS}"), Pattern(passes)
+    ops, build = importlib.import_module(f"openvino.{OPERATIONS}"), _Pattern(passes)
     root = pattern(build)
 
     def changed(matcher: Any) -> bool:
@@ -241,7 +241,7 @@ def _is(array: np.ndarray, value: float) -> bool:
 # Layer norm: x * (gamma / deviation) + (-mean * (gamma / deviation) + beta)
 
 
-def _norm_pattern(p: Pattern) -> Any:
+def _norm_pattern(p: _Pattern) -> Any:
     x, axes = p.any("x"), p.constant("axes")
     mean = p.op("ReduceMean", x, axes, name="mean")
     variance = p.op("ReduceMean", p.op("SquaredDifference", x, mean), p.constant("again"), name="variance")
@@ -264,11 +264,11 @@ def _norm(
 # Projections to heads of attention, and back from them: Einsums with constant weights, each of which is one matrix product
 
 
-def _to_heads_pattern(p: Pattern) -> Any:
+def _to_heads_pattern(p: _Pattern) -> Any:
     return p.op("Add", p.op("Transpose", _projection_pattern(p), p.constant("order")), p.constant("bias"))
 
 
-def _scaled_to_heads_pattern(p: Pattern) -> Any:  # queries are divided by the root of their size
+def _scaled_to_heads_pattern(p: _Pattern) -> Any:  # queries are divided by the root of their size
     turned = p.op("Transpose", _projection_pattern(p), p.constant("order"))
     return p.op("Add", p.op("Multiply", turned, p.constant("scale")), p.constant("bias"))
 
@@ -283,7 +283,7 @@ def _to_heads(
     return None if made is None else ops.transpose(made, ops.constant(order))
 
 
-def _projection_pattern(p: Pattern) -> Any:
+def _projection_pattern(p: _Pattern) -> Any:
     return p.op("Einsum", p.any("x"), p.constant("weights"), name="einsum")
 
 
@@ -307,7 +307,7 @@ def _equation(einsum: Any) -> str:
     return given.translate({ord(letter): "abcdefghijklmnopqrstuvwxyz"[place] for place, letter in enumerate(letters)})
 
 
-FUSED: dict[str, tuple[Callable[[Pattern], Any], Callable[..., Any]]] = {
+FUSED: dict[str, tuple[Callable[[_Pattern], Any], Callable[..., Any]]] = {
     "norm": (_norm_pattern, _norm),
     "projection to heads": (_to_heads_pattern, _to_heads),
     "scaled projection to heads": (_scaled_to_heads_pattern, _to_heads),

@@ -75,7 +75,7 @@ def test_a_bert_in_openvino_is_found_whole_and_gives_the_vectors_that_keras_give
 
 
 def attention(causal=False, **settings):
-    """The attention of Keras's BERTs, of tokens to the unmasked ones, after a norm that has its inputs in the same place."""
+    """The attention of keras-hub's BERTs, of tokens to the unmasked ones."""
     from keras_hub import layers as hub
 
     tokens, mask = keras.Input((None, 6), name="tokens"), keras.Input((None,), dtype="int32", name="mask")
@@ -115,7 +115,7 @@ def erfc(x):
     return tf.math.erfc(x)
 
 
-def attended(tokens, axis=-1, order=(0, 1, 3, 2), low=-1e9, rest=0.0, other=False):
+def attended(tokens, axis: Any = -1, order=(0, 1, 3, 2), low=-1e9, rest=0.0, other=False):
     """Attention of tokens to themselves, and what is nearly that: with scores turned otherwise, or other masks."""
     tokens = ops.expand_dims(tokens, 1)  # (rows, 1, length, size)
     scores = ops.transpose(ops.matmul(tokens, ops.transpose(tokens * 2, (0, 1, 3, 2)) + 1), order)

@@ -223,9 +223,20 @@ def quickstart(*, root: Root = None) -> None:
     module.main(root)
 
 
-def ui(*, port: Annotated[int, Parameter(help="Port of the Prefect server, on loopback.")] = 4200, root: Root = None) -> None:
-    """Start a Prefect server on loopback, unless one answers there, and serve every flow on it until interrupted."""
-    importlib.import_module("flows.serve").main(port, root)
+ALLOW = "A folder, or the beginning of an address, that runs may use beside the root; by default the working directory."
+
+
+def ui(
+    *,
+    port: Annotated[int, Parameter(help="Port of the Prefect server, on loopback.")] = 4200,
+    allow: Annotated[tuple[str, ...], Parameter(help=ALLOW, negative="")] = (),
+    root: Root = None,
+) -> None:
+    """Start a Prefect server that only you can use, or use the one that PREFECT_API_URL names, and serve every flow on it.
+
+    It opens with the address that is printed, which holds a secret. Runs read and write in the root and in what --allow names.
+    """
+    importlib.import_module("flows.serve").main(port, root, allow)
 
 
 artifacts = App(name="artifacts", help="List, show, check, compare, prune and copy artifacts.")

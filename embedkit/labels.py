@@ -234,7 +234,7 @@ def pinned(text: str) -> str:
     Raises:
         UserError: when there is no such file, or it doesn't fit the checksum that came with it.
     """
-    path, given = _unpinned(text)
+    path, given = unpinned(text)
     source = Source(path)
     if source.scheme != "path" or not source.path.is_file():
         raise UserError(f"{path} is no file; corrections come from a csv or jsonl file with the columns id and label")
@@ -250,7 +250,8 @@ def pinned(text: str) -> str:
     return f"{path}#sha256={found}"
 
 
-def _unpinned(text: str) -> tuple[str, str | None]:
+def unpinned(text: str) -> tuple[str, str | None]:
+    """The path of a file of corrections, and its checksum where that stands behind it."""
     match = PINNED.fullmatch(text)
     return (match[1], match[2]) if match else (text, None)
 
@@ -268,7 +269,7 @@ def read_corrections(corrections: str) -> dict[int, Any]:
     Raises:
         UserError: when a line can't be read, or the file isn't the one that was meant.
     """
-    path, _ = _unpinned(corrections)
+    path, _ = unpinned(corrections)
     found = {}
     for record in read(Source(path), "table", ReadFiles()):
         row = record.columns

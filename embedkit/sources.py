@@ -15,6 +15,8 @@ from embedkit.artifacts import checksum
 from embedkit.settings import UserError, not_among
 
 HUBS = ("hf", "kaggle", "keras", "applications")
+SCHEME = re.compile(r"(builtin):([^/]*)|(\w+)://(.+)")
+"""What stands elsewhere than at a path: the whole of a source's text fits it."""
 
 
 class Source:
@@ -29,7 +31,7 @@ class Source:
 
     def __init__(self, text: "str | os.PathLike[str] | Source"):
         self.text = text.text if isinstance(text, Source) else os.fspath(text)
-        match = re.fullmatch(r"(builtin):([^/]*)|(\w+)://(.+)", self.text)
+        match = SCHEME.fullmatch(self.text)
         if not self.text.strip():
             raise UserError("the source is empty; give a path, builtin:NAME or hf://NAME")
         self.scheme = (match.group(1) or match.group(3)) if match else "path"

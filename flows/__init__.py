@@ -7,6 +7,8 @@ already is left as it is. With a server, `PREFECT_LOGGING_EXTRA_LOGGERS` brings 
 import logging
 import os
 
+from flows.lifetime import CHILD_OF, end_with
+
 for _name, _value in {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -24,3 +26,5 @@ _log = logging.getLogger("embedkit")
 _log.setLevel(logging.INFO)
 if os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"]:  # Prefect's console shows it then; the command line's own would say it twice
     _log.handlers = [handler for handler in _log.handlers if isinstance(handler, logging.NullHandler)]
+if _parent := os.environ.pop(CHILD_OF, None):
+    end_with(int(_parent))

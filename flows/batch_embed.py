@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import functools
 import importlib
-import multiprocessing
 import os
 import queue
 import shutil
@@ -39,8 +38,10 @@ from embedkit.remote import Remote
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, draft_name
 from embedkit.vectors import file_of
-from flows.stages import StageFlow
-from flows.steps import step
+from flows import borders
+from flows.lifetime import end_with_pool
+from flows.server import same_server
+from flows.steps import artifact_flow, step
 
 IN_VAIN = 3
 """Times in a row that workers may die, with no part finished in between, before the job stops."""
@@ -76,7 +77,6 @@ def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
 )
 def make_part(number: int, job: dict[str, Any], cores: int | None, address: str | None = None) -> int:
     """Make one part of a job; its number comes back, never a vector."""
-    _end_with_parent()
     if cores and "tensorflow" not in sys.modules:  # a fresh process, whose libraries read these when they start
         for name in (CORES, "TF_NUM_INTRAOP_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(name, str(cores))
@@ -123,20 +123,13 @@ def fetch_inputs(remote: Remote, dataset: str, encoder: str, previous: str | Non
     return found
 
 
-@functools.cache
-def _end_with_parent() -> None:
-    """Let a worker's process end when the one that started it does, however that dies; once for a process."""
-    if parent := multiprocessing.parent_process():
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="embedkit-parent", daemon=True).start()
-
-
 def _runner(workers: Workers) -> TaskRunner[Any]:
     if workers.address and workers.runner not in CLUSTERS:
         raise UserError(f"address is of a cluster, but runner is {workers.runner}; set runner to dask or ray, or leave it out")
     if workers.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=workers.count)
     if workers.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers.count)
+        return ProcessPoolTaskRunner(max_workers=workers.count, initializer=end_with_pool)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its maker otherwise
     module, name, own = CLUSTERS[workers.runner]
     try:
@@ -210,7 +203,8 @@ def _finished(pool: TaskRunner[Any], workers: Workers, remote: Remote | None, jo
         yield number
 
 
-def body(
+@artifact_flow
+def batch_embed(
     dataset: str,
     encoder: str,
     settings: Embed = Embed(),
@@ -232,6 +226,8 @@ def body(
             from and to which everything is copied.
     """
     in_flow = FlowRunContext.get() is not None  # without one there are no tasks, and the stage makes the parts itself
+    if in_flow and root:
+        borders.check(root)
     remote = Remote(root) if root and is_address(root) else None
     if remote:
         inputs = map(str, fetch_inputs(remote, dataset, encoder, previous))
@@ -239,12 +235,12 @@ def body(
         fingerprint = embedkit.embed.fingerprint(dataset, encoder, settings, previous=previous, root=root)
         if not remote.fetch_made("vectors", fingerprint):
             remote.fetch_draft(draft_name(fingerprint))
-    with crew(functools.partial(_work, workers, remote)) if in_flow else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if in_flow:
+            stack.enter_context(same_server())
+            stack.enter_context(crew(functools.partial(_work, workers, remote)))
         artifact = step(embedkit.embed)(dataset, encoder, settings, previous=previous, name=name, root=root)
     if remote:
         remote.send(artifact)
         remote.forget_draft(draft_name(artifact.manifest.fingerprint))
     return artifact
-
-
-batch_embed = StageFlow(body, name="batch-embed", persist_result=False)

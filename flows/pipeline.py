@@ -1,7 +1,5 @@
 """The whole chain as one flow: unlabelled pictures become an encoder, its vectors a classifier and an index."""
 
-from prefect import flow
-
 import embedkit
 from embedkit.artifacts import Artifact
 from embedkit.autoencoder import PretrainAutoencoder
@@ -10,12 +8,12 @@ from embedkit.datasets import LoadImages
 from embedkit.embedding import Embed
 from embedkit.heads import TrainHead
 from embedkit.index import BuildIndex
-from flows.steps import step
+from flows.steps import artifact_flow, step
 
 CONTROLS = ("pixels", "pca", "random")
 
 
-@flow(persist_result=False)
+@artifact_flow
 def pipeline(
     source: str = "builtin:digits",
     load: LoadImages = LoadImages(),

@@ -1,32 +1,42 @@
-"""`embedkit ui`: a Prefect server on loopback, unless one answers already, and every flow served on it.
+"""`embedkit ui`: every flow, served on a Prefect server of our own, or on the one that PREFECT_API_URL names.
 
-For work pools instead of one machine: `prefect deploy --all --prefect-file flows/prefect.yaml`.
+For work pools instead of one machine: `prefect deploy flows.stages:embed -n NAME -p POOL`, and `prefect worker start --pool POOL`.
 """
 
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedkit.artifacts import default_root
 from embedkit.settings import UserError
+from flows import borders
+from flows.lifetime import CHILD_OF
+from flows.server import Server, answers, serving
 
-START_SECONDS = 120
+LAST_SECONDS = 20
+"""How long runs have to stop when their server has died; then they are ended."""
 
 
-def main(port: int, root: Path | None) -> None:
-    """Serve every flow until interrupted; one run at a time, so that runs don't share an accelerator."""
+def main(port: int, root: Path | None, allow: Sequence[str] = ()) -> None:
+    """Serve every flow until interrupted; one run at a time, so that runs don't share an accelerator.
+
+    Args:
+        port: of our own server, on loopback.
+        root: where artifacts lie; by default $EMBEDKIT_ARTIFACTS, or artifacts/ in the working directory.
+        allow: folders, and beginnings of addresses, that runs may use beside the root; by default the working directory.
+    """
     if root:
         os.environ["EMBEDKIT_ARTIFACTS"] = str(root.absolute())
-    api = os.environ.setdefault("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    default_root().mkdir(parents=True, exist_ok=True)
+    allowed = borders.allow([default_root(), *(allow or [Path.cwd()])])
     signal.signal(signal.SIGTERM, _interrupt)
-    with _server(api, port):
+    died = threading.Event()
+    with _server(port, died) as opens:
         from prefect import serve
         from prefect.deployments.runner import EntrypointType  # pyright: ignore[reportPrivateImportUsage]
 
@@ -37,47 +47,57 @@ def main(port: int, root: Path | None) -> None:
         module = EntrypointType.MODULE_PATH
         served = (pipeline, batch_embed, *FLOWS)
         deployments: list[Any] = [f.to_deployment("local", tags=["embedkit"], entrypoint_type=module) for f in served]
-        print(f"serving {len(deployments)} flows; open {api.removesuffix('/api')}", file=sys.stderr)
-        serve(*deployments, limit=1, print_starting_message=False)
+        print(f"serving {len(deployments)} flows, which may use {', '.join(allowed)}; open {opens}", file=sys.stderr)
+        os.environ[CHILD_OF] = str(os.getpid())
+        try:
+            serve(*deployments, limit=1, print_starting_message=False)
+        finally:
+            del os.environ[CHILD_OF]
+            if died.is_set():
+                raise UserError("the Prefect server has ended, and the runs with it; start it and them again: they go on")
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def answers(api: str) -> bool:
-    """Whether a Prefect server answers at this address."""
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @contextlib.contextmanager
-def _server(api: str, port: int) -> Iterator[None]:
-    """A server for as long as the block lasts, or the one that is running already."""
-    if answers(api):
-        yield
+def _server(port: int, died: threading.Event) -> Iterator[str]:
+    """The server that is wanted, for as long as the block lasts; what to open in a browser."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        if not answers(named):
+            raise UserError(f"no Prefect server answers at {named} (PREFECT_API_URL); start it, or unset that to start one here")
+        warn_if_open(named)
+        yield named.removesuffix("/api")
         return
-    if api != f"http://127.0.0.1:{port}/api":
-        raise UserError(f"no Prefect server answers at {api} (PREFECT_API_URL); start it, or unset that to start one here")
-    print(f"starting a Prefect server on 127.0.0.1:{port}", file=sys.stderr)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(api):
-            if server.poll() is not None:
-                words = (server.stderr.read() if server.stderr else "").strip().splitlines()
-                raise UserError(f"the Prefect server stopped at once ({words[-1] if words else 'no message'}); try another port")
-            if time.monotonic() > deadline:
-                raise UserError(f"the Prefect server didn't answer within {START_SECONDS} seconds; try again, or another port")
-            time.sleep(0.5)
-        yield
-    finally:
-        server.terminate()
+    print("starting a Prefect server", file=sys.stderr)
+    with serving(port) as server:
+        os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = server.api, server.secret
+        stopped = threading.Event()
+        threading.Thread(target=_watch, args=(server, stopped, died), name="embedkit-server", daemon=True).start()
         try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+            yield server.door
+        finally:
+            stopped.set()
+            del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
+
+
+def warn_if_open(api: str) -> None:
+    """Say that a server takes orders from everybody, where it does."""
+    if answers(api, "admin/version"):
+        print(
+            f"the server at {api} asks for no password: whoever reaches it, web pages included, can run commands here; give it "
+            "PREFECT_SERVER_API_AUTH_STRING, or unset PREFECT_API_URL to start one that is closed",
+            file=sys.stderr,
+        )
+
+
+def _watch(server: Server, stopped: threading.Event, died: threading.Event) -> None:
+    """Stop serving when the server has ended by itself."""
+    server.process.wait()
+    if not stopped.is_set():
+        died.set()
+        os.kill(os.getpid(), signal.SIGINT)
+        if not stopped.wait(LAST_SECONDS):
+            print("embedkit: the Prefect server has ended, and the runs with it", file=sys.stderr)
+            os._exit(1)

@@ -3,23 +3,13 @@
 import inspect
 from typing import Any
 
-from prefect import Flow
-
 import embedkit
 from embedkit.artifacts import Artifact
 from embedkit.stages import OPTIONS, Stage
-from flows.steps import reference, step
+from flows.steps import ArtifactFlow, artifact_flow, step
 
 
-class StageFlow(Flow[Any, Any]):
-    """A flow that may be called with artifacts, and is recorded with their references: a run can be repeated from the UI."""
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Run the stage as a flow."""
-        return super().__call__(*map(reference, arguments), **{name: reference(value) for name, value in named.items()})
-
-
-def flow_of(stage: Stage) -> StageFlow:
+def flow_of(stage: Stage) -> ArtifactFlow:
     """A stage as a flow with the stage's own parameters, artifacts as references, and its docstring."""
 
     def body(*arguments: Any, **named: Any) -> Artifact:
@@ -31,7 +21,7 @@ def flow_of(stage: Stage) -> StageFlow:
     body.__name__ = body.__qualname__ = stage.__name__
     body.__doc__ = (stage.__doc__ or "").rstrip() + "".join(f"\n        {name}: {help}" for name, help in OPTIONS.items())
     body.__signature__ = inspect.Signature(shown, return_annotation=Artifact)  # pyright: ignore[reportFunctionMemberAccess]
-    return StageFlow(body, name=stage.__name__.replace("_", "-"), persist_result=False)
+    return artifact_flow(body)
 
 
 load_images = flow_of(embedkit.load_images)

@@ -4,11 +4,12 @@ Prefect's cache is off, since it doesn't look at files; the artifacts are the ca
 are called directly, because only in the flow's main thread does a cancellation reach them in time to save.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import Flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
@@ -16,6 +17,25 @@ from prefect.context import FlowRunContext
 from embedkit.artifacts import Artifact
 from embedkit.reports import markdown
 from embedkit.stages import Stage
+from flows import borders
+from flows.server import some_server
+
+
+class ArtifactFlow(Flow[Any, Any]):
+    """A flow that may be called with artifacts, and is recorded with their references: a run can be repeated from the UI.
+
+    Where no Prefect server is named, one of our own runs until the process ends.
+    """
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run the flow."""
+        with contextlib.nullcontext() if FlowRunContext.get() else some_server():
+            return super().__call__(*map(reference, arguments), **{name: reference(value) for name, value in named.items()})
+
+
+def artifact_flow(function: Callable[..., Any]) -> ArtifactFlow:
+    """A function as a flow of its name, which a deployment finds again as the attribute of that name in the function's module."""
+    return ArtifactFlow(function, name=function.__name__.replace("_", "-"), persist_result=False)
 
 
 def step(stage: Stage) -> Callable[..., Artifact]:
@@ -24,6 +44,7 @@ def step(stage: Stage) -> Callable[..., Artifact]:
     def run(*arguments: Any, root: Path | str | None = None, **named: Any) -> Artifact:
         if FlowRunContext.get() is None:
             return stage(*arguments, root=root, **named)
+        borders.check_call(stage, arguments, named, root)
         inputs = [value for value in (*arguments, *named.values()) if isinstance(value, Artifact)]
         base = root or (inputs[0].root if inputs else None)
 

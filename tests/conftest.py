@@ -28,7 +28,7 @@ WORDS = "the a cat dog sat ran on mat moon red blue green good bad film plot ver
 
 
 LONGEST = [
-    *("readme", "finetuning_killed", "distillation_killed", "interruption", "classifiers", "finetuning", "distillation"),
+    *("ui", "readme", "finetuning_killed", "distillation_killed", "interruption", "classifiers", "finetuning", "distillation"),
     *("comparison_killed", "layers", "arms"),
     *("findings", "comparison", "flows", "tuning", "trainer", "heads", "predicting", "training", "cli", "networks"),
     *("encoders", "stages", "remote", "exporting", "embedding", "estimator", "pages", "datasets", "categories"),
@@ -278,9 +278,16 @@ class Browser:
             time.sleep(0.02)
 
     def open(self, path):
+        self.visit(path.as_uri())
+
+    def visit(self, address):
         self.run("window.old = true")
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=address)
         self.until(lambda: self.run("!window.old && document.readyState === 'complete'"))
+
+    def text(self):
+        """What a page shows, nothing while it has no body yet."""
+        return self.run("document.body ? document.body.innerText : ''")
 
     def press(self, *keys):
         """Press one key after the other, each until the page has it: what comes before a page's first paint may be dropped."""

@@ -1,13 +1,8 @@
 """Flows: one body with a server and without, forms that read the stages, and a real server with served flows."""
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
 
@@ -117,45 +112,6 @@ def test_a_flow_fails_with_the_stages_own_sentence(server, reviews):
     with client() as api:
         failed = max(api.read_flow_runs(), key=lambda run: run.start_time)
     assert failed.state_name == "Failed" and "did you mean 'text'" in failed.state.message
-
-
-@pytest.mark.slow
-def test_the_ui_command_serves_every_flow_and_stops_cleanly(tmp_path):
-    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "EMBEDKIT_ARTIFACTS": str(tmp_path / "made")}
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")} | home
-    command = [sys.executable, "-m", "embedkit", "ui", "--port", "4733"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-        try:
-            deadline = time.monotonic() + 120
-            while len(names := _deployments()) < len(embedkit.STAGES) + 1 and time.monotonic() < deadline:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                time.sleep(1)
-            assert set(names) == {"pipeline", "batch-embed", *(name.replace("_", "-") for name in embedkit.STAGES)}
-            run = {"parameters": {"source": "builtin:digits"}, "state": {"type": "SCHEDULED"}}
-            _post(f"deployments/{names['load-images']}/create_flow_run", run)
-            while not list_artifacts(tmp_path / "made") and time.monotonic() < deadline:
-                time.sleep(1)
-            assert [str(a).partition("@")[0] for a in list_artifacts(tmp_path / "made")] == ["images/digits"]
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-    assert not _deployments(), "the server stopped with the command"
-
-
-def _post(path, body):
-    data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:4733/api/{path}", data, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
-
-
-def _deployments():
-    try:
-        flows = {flow["id"]: flow["name"] for flow in _post("flows/filter", {})}
-        return {flows[deployment["flow_id"]]: deployment["id"] for deployment in _post("deployments/filter", {})}
-    except OSError:
-        return {}
 
 
 # Parts on workers

@@ -8,7 +8,7 @@ import pytest
 
 import embedkit
 from embedkit import Embed, LoadTexts, MakeControl, PretrainAutoencoder, TrainHead, Training, UserError
-from embedkit.artifacts import Artifact, list_artifacts
+from embedkit.artifacts import Artifact
 from embedkit.autoencoder import ConvNet
 
 pytestmark = [

@@ -120,19 +120,19 @@ ATTACK = """<!doctype html><title>harmless</title><script>
 const api = "http://%(host)s/api", script = {script: "touch %(file)s"};
 const steps = {pull_steps: [{"prefect.deployments.steps.run_shell_script": script}]};
 const run = JSON.stringify({state: {type: "SCHEDULED"}, parameters: {source: "lines.txt", name: "stolen"}});
-async function attempt(path, method, body, type, mode) {
-  try { const reply = await fetch(api + path, {method, mode, body, credentials: "include", headers: {"content-type": type}});
+async function attempt(path, method, body, type, mode, credentials) {
+  try { const reply = await fetch(api + path, {method, mode, body, credentials, headers: {"content-type": type}});
         return mode == "no-cors" ? "sent" : reply.status; }
   catch (error) { return "blocked"; }
 }
 async function attack() {
   const said = [];
   for (const type of ["application/json", "text/plain", "application/x-www-form-urlencoded"])
-    for (const mode of ["cors", "no-cors"]) {
+    for (const [mode, credentials] of [["cors", "include"], ["cors", "omit"], ["no-cors", "include"]]) {
       for (const method of ["PATCH", "POST", "PUT"])
-        said.push(await attempt("/deployments/%(deployment)s", method, JSON.stringify(steps), type, mode));
-      said.push(await attempt("/deployments/%(deployment)s/create_flow_run", "POST", run, type, mode));
-      said.push(await attempt("/deployments/filter", "POST", "{}", type, mode));
+        said.push(await attempt("/deployments/%(deployment)s", method, JSON.stringify(steps), type, mode, credentials));
+      said.push(await attempt("/deployments/%(deployment)s/create_flow_run", "POST", run, type, mode, credentials));
+      said.push(await attempt("/deployments/filter", "POST", "{}", type, mode, credentials));
     }
   const form = document.createElement("form");
   const action = api + "/deployments/%(deployment)s/create_flow_run";
@@ -177,7 +177,7 @@ def test_a_web_page_gets_no_shell_though_the_same_browser_has_the_ui_open(ui, ch
     chromium.visit(page(ATTACK % {"host": ui.host, "deployment": deployment, "file": stolen}))
     chromium.until(lambda: chromium.run("window.said && true"))
     said = chromium.run("said")
-    assert len(said) == 30 and set(said) <= {"blocked", "sent"}  # what was sent without being seen was refused
+    assert len(said) == 45 and set(said) <= {"blocked", "sent"}  # what was sent without being seen was refused
     time.sleep(3)  # the runner looks every two seconds
     assert ui.ask("flow_runs/count", {}) == before
     assert not ui.ask(f"deployments/{deployment}")["pull_steps"] and not stolen.exists()

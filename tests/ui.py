@@ -58,6 +58,13 @@ class Ui:
             self.process = subprocess.Popen(
                 command, env=clean_environment(self.mark, **home, **environment), stdout=log, stderr=log, cwd=folder
             )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self):
         deadline = time.monotonic() + 180
         while not (opens := re.search(r"; open (http://(127\.0\.0\.1:\d+)/embedkit#(\S+))", self.log.read_text())):
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()

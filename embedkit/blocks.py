@@ -1,7 +1,7 @@
 """Blocks: what every report page is built of, each written twice, as HTML for a browser and as Markdown for Prefect.
 
 Both pages hold their pictures and ask nothing of the network; the HTML has no script, and its policy allows none. Names, texts
-and paths may be anyone's: they pass through `wording.safe` or `wording.plain` and stay text. A picture is drawn for light and for
+and paths may be anyone's: they pass through `escaping.safe` or `escaping.plain` and stay text. A picture is drawn for light and for
 dark; the files have the light one.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedkit import wording
+from embedkit import escaping
 from embedkit.stages import Draft
 
 Cell = str | tuple[str, str]
@@ -49,7 +49,7 @@ def write_page(folder: Draft | Path, title: str, blocks: Iterable[Block], pictur
     """
     blocks = list(blocks)
     body = "\n".join(block.html for block in blocks)
-    page = PAGE.format(title=wording.safe(title), style=STYLE + style + PRINTED, body=body)
+    page = PAGE.format(title=escaping.safe(title), style=STYLE + style + PRINTED, body=body)
     for name, (light, _) in pictures.items():
         (folder / f"{name}.png").write_bytes(light)
     (folder / "report.html").write_bytes(page.encode("ascii", "xmlcharrefreplace"))
@@ -58,15 +58,15 @@ def write_page(folder: Draft | Path, title: str, blocks: Iterable[Block], pictur
 
 def opening(verdict: str, question: str, facts: dict[str, str]) -> Block:
     """The verdict, its first sentence as the title, below the question that it answers; and what it was found on."""
-    listed = "".join(f"<div><dt>{name}</dt><dd><bdi>{wording.safe(value)}</bdi></dd></div>" for name, value in facts.items())
-    lines = "\n".join(f"- {name}: {wording.plain(value)}" for name, value in facts.items())
+    listed = "".join(f"<div><dt>{name}</dt><dd><bdi>{escaping.safe(value)}</bdi></dd></div>" for name, value in facts.items())
+    lines = "\n".join(f"- {name}: {escaping.plain(value)}" for name, value in facts.items())
     first, *rest = re.split(r"(?<=[.!?])\s+(?=[A-Z])", verdict.strip(), maxsplit=1)
-    top = f'<p class="over">{wording.safe(question)}</p>\n<h1>{wording.safe(first)}</h1>'
-    lead = "".join(f'\n<p class="lead">{wording.safe(words)}</p>' for words in rest)
-    words = "".join(f"\n\n**{wording.plain(words)}**" for words in rest)
+    top = f'<p class="over">{escaping.safe(question)}</p>\n<h1>{escaping.safe(first)}</h1>'
+    lead = "".join(f'\n<p class="lead">{escaping.safe(words)}</p>' for words in rest)
+    words = "".join(f"\n\n**{escaping.plain(words)}**" for words in rest)
     return Block(
         f"<header>\n{top}{lead}\n<dl>{listed}</dl>\n</header>",
-        f"# {wording.plain(first)}{words}\n\n{wording.plain(question)}\n\n{lines}",
+        f"# {escaping.plain(first)}{words}\n\n{escaping.plain(question)}\n\n{lines}",
     )
 
 
@@ -77,45 +77,45 @@ def counts(rows: dict[str, int]) -> str:
 
 def heading(text: str) -> Block:
     """A heading of a section."""
-    return Block(f"<h2>{wording.safe(text)}</h2>", f"## {wording.plain(text)}")
+    return Block(f"<h2>{escaping.safe(text)}</h2>", f"## {escaping.plain(text)}")
 
 
 def paragraph(text: str) -> Block:
     """A paragraph."""
-    return Block(f"<p>{wording.safe(text)}</p>", wording.plain(text))
+    return Block(f"<p>{escaping.safe(text)}</p>", escaping.plain(text))
 
 
 def small(text: str) -> Block:
     """A paragraph in small print, as below a table."""
-    return Block(f'<p class="over">{wording.safe(text)}</p>', wording.plain(text))
+    return Block(f'<p class="over">{escaping.safe(text)}</p>', escaping.plain(text))
 
 
 def command(text: str) -> Block:
     """A command to run."""
-    return Block(f'<pre class="command" tabindex="0">{wording.safe(text)}</pre>', wording.fenced(text, "sh"))
+    return Block(f'<pre class="command" tabindex="0">{escaping.safe(text)}</pre>', escaping.fenced(text, "sh"))
 
 
 def bullets(lines: list[str]) -> Block:
     """A list."""
-    items = "".join(f"<li>{wording.safe(line)}</li>" for line in lines)
-    return Block(f"<ul>{items}</ul>", "\n".join(f"- {wording.plain(line)}" for line in lines))
+    items = "".join(f"<li>{escaping.safe(line)}</li>" for line in lines)
+    return Block(f"<ul>{items}</ul>", "\n".join(f"- {escaping.plain(line)}" for line in lines))
 
 
 def folded(title: str, block: Block) -> Block:
     """A block that is shown when asked for; in Markdown it always is."""
-    inner = f"<summary>{wording.safe(title)}</summary>\n{block.html}"
-    return Block(f"<details>\n{inner}\n</details>", f"{wording.plain(title)}:\n\n{block.markdown}")
+    inner = f"<summary>{escaping.safe(title)}</summary>\n{block.html}"
+    return Block(f"<details>\n{inner}\n</details>", f"{escaping.plain(title)}:\n\n{block.markdown}")
 
 
 def picture(name: str, drawn: tuple[bytes, bytes], caption: str) -> Block:
     """A picture, light or dark as the page is, with its caption; `name` is also its class."""
     light, dark = (f"data:image/png;base64,{base64.b64encode(data).decode()}" for data in drawn)
     source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    image = f'<picture>{source}<img src="{light}" alt="{wording.safe(caption)}"></picture>'
+    image = f'<picture>{source}<img src="{light}" alt="{escaping.safe(caption)}"></picture>'
     scroll = f'<div class="scroll" tabindex="0">{image}</div>'
     return Block(
-        f'<figure class="{name}">\n{scroll}\n<figcaption>{wording.safe(caption)}</figcaption>\n</figure>',
-        f"![{name}]({light})\n\n{wording.plain(caption)}",
+        f'<figure class="{name}">\n{scroll}\n<figcaption>{escaping.safe(caption)}</figcaption>\n</figure>',
+        f"![{name}]({light})\n\n{escaping.plain(caption)}",
     )
 
 
@@ -134,7 +134,7 @@ def table(head: Sequence[Cell], rows: list[Row], kind: str = "scores") -> Block:
     for row in rows:
         cells = [_one_line(cell) for cell in row.cells]
         if isinstance(row.cells[0], tuple):
-            cells[0] = f"**{wording.plain(row.cells[0][0])}**: {wording.plain(row.cells[0][1])}"
+            cells[0] = f"**{escaping.plain(row.cells[0][0])}**: {escaping.plain(row.cells[0][1])}"
         cells[0] = "↳ " * row.under + cells[0] + "".join(f" **[{badge}]**" for badge in row.badges)
         lines.append("| " + " | ".join(cells + [""] * (len(head) - len(cells))) + " |")
     return Block(f'<div class="scroll {kind}" tabindex="0">{drawn}</div>', "\n".join(lines))
@@ -153,11 +153,11 @@ def _table_row(row: Row, width: int) -> str:
 def _two_lines(cell: Cell, badges: tuple[str, ...] = ()) -> str:
     main, small = (cell, "") if isinstance(cell, str) else cell
     marks = "".join(f' <span class="badge {badge.split()[0]}">{badge}</span>' for badge in badges)
-    return f"<bdi>{wording.safe(main)}</bdi>{marks}" + (f"<small>{wording.safe(small)}</small>" if small else "")
+    return f"<bdi>{escaping.safe(main)}</bdi>{marks}" + (f"<small>{escaping.safe(small)}</small>" if small else "")
 
 
 def _one_line(cell: Cell) -> str:
-    return wording.plain(cell if isinstance(cell, str) else ", ".join(filter(None, cell)))
+    return escaping.plain(cell if isinstance(cell, str) else ", ".join(filter(None, cell)))
 
 
 def closing(results: dict[str, Any]) -> Iterator[Block]:
@@ -173,15 +173,15 @@ def closing(results: dict[str, Any]) -> Iterator[Block]:
     yield _lineage(f"report/{results['title']}", results["lineage"])
     shown = {"settings": results["settings"], "decided": results["decisions"]}
     text = json.dumps({name: value for name, value in shown.items() if value}, indent=1, ensure_ascii=False)
-    yield folded("Settings", Block(f"<pre>{wording.safe(text)}</pre>", wording.fenced(text, "json")))
+    yield folded("Settings", Block(f"<pre>{escaping.safe(text)}</pre>", escaping.fenced(text, "json")))
 
 
 def _lineage(report: str, given: list[list[str]]) -> Block:
-    items = "".join(f"<li><small>{wording.safe(role)}</small>{wording.safe(name)}</li>" for name, role in given)
-    lines = ["graph LR", f'r["{wording.mermaid(report)}"]']
+    items = "".join(f"<li><small>{escaping.safe(role)}</small>{escaping.safe(name)}</li>" for name, role in given)
+    lines = ["graph LR", f'r["{escaping.mermaid(report)}"]']
     for place, (name, role) in enumerate(given):
-        lines += [f'a{place}["{wording.mermaid(name)}"]', f'a{place} -->|"{wording.mermaid(role)}"| r']
-    drawn = f'<div class="lineage"><ul>{items}</ul><span>→</span><b>{wording.safe(report)}</b></div>'
+        lines += [f'a{place}["{escaping.mermaid(name)}"]', f'a{place} -->|"{escaping.mermaid(role)}"| r']
+    drawn = f'<div class="lineage"><ul>{items}</ul><span>→</span><b>{escaping.safe(report)}</b></div>'
     return Block(drawn, "\n".join(["```mermaid", *lines, "```"]))
 
 

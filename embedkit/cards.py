@@ -2,8 +2,8 @@
 
 A card is `README.md` in the artifact's folder: Markdown below a header of YAML. It says what the manifest says, and of that
 only what repeats with the call: no time, no version, no path, no machine, so that its bytes repeat as those of every file do.
-Nothing in it is particular to a stage. Names, labels and notes may be anyone's: none gets into the text but through `plain` or
-`literal`, none into the header but in quotes.
+Nothing in it is particular to a stage. Names, labels and notes may be anyone's: none gets into the text but through `escaping`,
+none into the header but in quotes.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from embedkit import escaping
 from embedkit.artifacts import Artifact, Manifest, Metric, parse_reference
 from embedkit.settings import UserError
 
@@ -99,17 +100,14 @@ def lineage(inputs: Iterable[Artifact]) -> list[Manifest]:
 
 
 def plain(text: Any) -> str:
-    """A text for Markdown, on one line of at most LONGEST signs, with nothing in it that Markdown or HTML would read."""
+    """A text for Markdown as `escaping` gives it, of at most LONGEST signs."""
     line = " ".join(str(text).split())
-    line = line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…"
-    line = re.sub(r"([\\`*_{}\[\]<>|~#&$!@])", r"\\\1", line)
-    line = re.sub(r"(://|\bwww\.)", lambda found: found[0].replace(":", "\\:").replace(".", "\\."), line)
-    return re.sub(r"^(\d*)([.)]|[-+=]+)(?= |$)", r"\1\\\2", line)  # a list or a rule
+    return escaping.plain(line if len(line) <= LONGEST else line[: LONGEST - 1].rstrip() + "…")
 
 
 def literal(text: Any) -> str:
-    """A name as code, where it holds nothing that could end the code; else as `plain` gives it."""
-    return f"`{text}`" if re.fullmatch(r"[\w.,:;/@+=-]+", str(text)) else plain(text)
+    """A name as `escaping` gives it, of at most LONGEST signs."""
+    return escaping.literal(text) if len(str(text)) <= LONGEST else plain(text)
 
 
 def _reference(manifest: Manifest) -> str:
@@ -217,7 +215,7 @@ def _vector(facts: dict[str, Any]) -> str:
     """How an encoder makes a vector, as the end of a sentence."""
     if "dimension" not in facts:
         return " into a vector"
-    seen = [f"resized to {facts['height']} x {facts['width']} pixels"] if facts.get("height") else []
+    seen = [f"resized to {plain(facts['height'])} x {plain(facts.get('width'))} pixels"] if facts.get("height") else []
     seen += [f'after the prompt "{plain(facts["prompt"])}"'] if facts.get("prompt") else []
     seen += [f"{facts['maximal_length']:,} tokens at most"] if facts.get("maximal_length") else []
     pooling = facts.get("pooling", "none")
@@ -243,7 +241,7 @@ def _usage(manifest: Manifest, modality: str | None) -> list[str]:
         python = ["from embedkit import Classifier", "", f'classifier = Classifier.open("{name}")']
         python += [f"for prediction in classifier.predict({rows}):", "    print(prediction.label, prediction.probability)"]
         command = f"embedkit predict {name} {GIVEN.get(modality or '', 'FILE.csv')}"
-    lines = ["```python", *python, "```", "", "```sh", command, "```", ""]
+    lines = [escaping.fenced("\n".join(python), "python"), "", escaping.fenced(command, "sh"), ""]
     lines.append(f"Both look for it at `{name}/<version>/` in the artifact root: `artifacts/`, or `$EMBEDKIT_ARTIFACTS`.")
     if modality == "table":
         lines.append("`rows` are dictionaries of a value by each column's name; `columns.json` of the encoder lists the columns.")
@@ -301,9 +299,9 @@ def _origin(manifest: Manifest, made_from: Sequence[Manifest]) -> list[str]:
         made = known.get(ref)
         by = f"{literal(made.stage)}{_given(made)}" if made else ""
         name = "/".join(parse_reference(ref)[:2])
-        lines.append(f"| {literal(role) if role else 'behind it'} | {literal(name)} | `{fingerprint[:8]}` | {by} |")
-    settings = json.dumps(manifest.settings, indent=1, ensure_ascii=False)  # no line of it can end the block
-    return [*lines, "", "Settings, as given and by default:", "", "```json", settings, "```"]
+        lines.append(f"| {literal(role) if role else 'behind it'} | {literal(name)} | {literal(fingerprint[:8])} | {by} |")
+    settings = json.dumps(manifest.settings, indent=1, ensure_ascii=False)
+    return [*lines, "", "Settings, as given and by default:", "", escaping.fenced(settings, "json")]
 
 
 def _given(manifest: Manifest) -> str:
@@ -312,7 +310,7 @@ def _given(manifest: Manifest) -> str:
         return ""
     text = str(manifest.source.get("text"))
     name = literal(text) if re.fullmatch(r"builtin:.*|\w+://.*", text) else "local files"
-    return f" from {name} (content `{str(manifest.source.get('sha256'))[:8]}`)"
+    return f" from {name} (content {literal(str(manifest.source.get('sha256'))[:8])})"
 
 
 def _limits(manifest: Manifest, made_from: Sequence[Manifest]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit import blocks, charts, wording
+from embedkit import blocks, charts, escaping, wording
 from embedkit.blocks import Block, Cell, Row
 from embedkit.stages import Draft
 
@@ -176,9 +176,9 @@ def _mistakes(results: dict[str, Any]) -> Iterator[Block]:
     head = ["row", "truth" if number else "label", "predicted", "error" if number else "probability"]
     lines = [blocks.table(head, []).markdown]
     for one in results["mistakes"]:
-        first = f"![]({wording.picture_of(one)})" if wording.picture_of(one) else wording.plain(wording.content(one))
+        first = f"![]({wording.picture_of(one)})" if wording.picture_of(one) else escaping.plain(wording.content(one))
         words = [
-            wording.plain(word) for word in (wording.shown(one["label"]), wording.shown(one["predicted"]), wording.sureness(one))
+            escaping.plain(word) for word in (wording.shown(one["label"]), wording.shown(one["predicted"]), wording.sureness(one))
         ]
         lines.append("| " + " | ".join([first, *words]) + " |")
     kind = results["kind"] if results["kind"] in ("texts", "images", "table") else "texts"
@@ -242,26 +242,26 @@ def _duplicates(found: dict[str, Any]) -> str:
 
 def _card(mistake: dict[str, Any]) -> str:
     if wording.picture_of(mistake):
-        alt, small = wording.safe(mistake.get("path", "")), ' class="small"' if mistake.get("small") else ""
-        content = f'<img src="{wording.safe(wording.picture_of(mistake))}" alt="{alt}"{small}>'
+        alt, small = escaping.safe(mistake.get("path", "")), ' class="small"' if mistake.get("small") else ""
+        content = f'<img src="{escaping.safe(wording.picture_of(mistake))}" alt="{alt}"{small}>'
     elif "columns" in mistake:
         pairs, more = mistake["columns"][: wording.MOST_COLUMNS], len(mistake["columns"]) - wording.MOST_COLUMNS
         shown = "".join(
-            f"<dt>{wording.safe(wording.cut(name, 40))}</dt><dd>{wording.safe(wording.cut(value, 80))}</dd>"
+            f"<dt>{escaping.safe(wording.cut(name, 40))}</dt><dd>{escaping.safe(wording.cut(value, 80))}</dd>"
             for name, value in pairs
         )
         content = f"<dl>{shown}</dl>" + (f'<p class="where">and {more} more</p>' if more > 0 else "")
     else:
-        content = f'<p class="text" dir="auto">{wording.safe(wording.content(mistake))}</p>'
+        content = f'<p class="text" dir="auto">{escaping.safe(wording.content(mistake))}</p>'
     path = mistake.get("path")
     where = wording.cut("/".join(path.split("/")[-2:]) if path else f"row {mistake['id']}", 60)
     said = {
         "predicted": wording.shown(mistake["predicted"]),
         "truth" if "error" in mistake else "label": wording.shown(mistake["label"]),
     }
-    taken = "".join(f"<div>{name} <bdi>{wording.safe(value)}</bdi></div>" for name, value in said.items())
+    taken = "".join(f"<div>{name} <bdi>{escaping.safe(value)}</bdi></div>" for name, value in said.items())
     last = " · ".join(filter(None, [wording.sureness(mistake), where]))
-    return f'<article>{content}<div class="taken">{taken}</div><p class="where">{wording.safe(last)}</p></article>'
+    return f'<article>{content}<div class="taken">{taken}</div><p class="where">{escaping.safe(last)}</p></article>'
 
 
 STYLE = """

@@ -1,4 +1,7 @@
-"""Reports: what an artifact is and what was measured, as Markdown and as figures for people."""
+"""Reports: what an artifact is and what was measured, as Markdown and as figures for people.
+
+What a manifest says may be anyone's: it gets into the Markdown through `escaping` alone.
+"""
 
 import base64
 import json
@@ -8,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.artifacts import Artifact
+from embedkit.escaping import fenced, literal, mermaid, plain
 
 LARGEST_PICTURE = 500_000
-REPORT = "report.md"
+REPORT_KIND, REPORT = "report", "report.md"
 
 
 def markdown(artifact: Artifact) -> str:
@@ -18,26 +22,27 @@ def markdown(artifact: Artifact) -> str:
 
     A report is that page itself.
     """
-    if (artifact / REPORT).is_file():
-        return (artifact / REPORT).read_text()
     manifest = artifact.manifest
-    lines = [f"# {artifact}", "", f"**{manifest.verdict}**" if manifest.verdict else f"made by `{manifest.stage}`", ""]
+    if manifest.kind == REPORT_KIND and (artifact / REPORT).is_file():
+        return (artifact / REPORT).read_text(encoding="utf-8")
+    first = f"**{plain(manifest.verdict)}**" if manifest.verdict else f"made by {literal(manifest.stage)}"
+    lines = [f"# {plain(artifact)}", "", first, ""]
     if manifest.metrics:
         lines += ["| measure | value | standard error | rows |", "|---|---:|---:|---:|"]
         for name, metric in manifest.metrics.items():
             error = "" if metric.standard_error is None else f"{metric.standard_error:.2g}"
-            lines.append(f"| {name} | {metric.value:.4g} | {error} | {metric.n:,} |")
+            lines.append(f"| {literal(name)} | {metric.value:.4g} | {error} | {metric.n:,} |")
         lines.append("")
-    lines += [f"- {note}" for note in manifest.notes]
-    lines += [f"- checked: {line}" for line in manifest.checks.values()]
+    lines += [f"- {plain(note)}" for note in manifest.notes]
+    lines += [f"- checked: {plain(line)}" for line in manifest.checks.values()]
     rows = "" if manifest.rows is None else f"{manifest.rows:,} rows, "
     lines += ["", f"{rows}{manifest.seconds:,.1f} s, peak memory {manifest.peak_memory_bytes / 1e9:.2f} GB", ""]
     for file in manifest.files:
         if file.path.endswith(".png") and file.bytes < LARGEST_PICTURE:
             data = base64.b64encode((artifact / file.path).read_bytes()).decode()
-            lines += [f"![{file.path}](data:image/png;base64,{data})", ""]
+            lines += [f"![{plain(file.path)}](data:image/png;base64,{data})", ""]
     settings = json.dumps(manifest.settings, indent=1, ensure_ascii=False)
-    return "\n".join([*lines, "```mermaid", *_graph(artifact), "```", "", "```json", settings, "```", ""])
+    return "\n".join([*lines, fenced("\n".join(_graph(artifact)), "mermaid"), "", fenced(settings, "json"), ""])
 
 
 def _graph(artifact: Artifact) -> list[str]:
@@ -45,8 +50,8 @@ def _graph(artifact: Artifact) -> list[str]:
     number = {str(one): f"a{n}" for n, one in enumerate(everything)}
     lines = ["graph LR"]
     for one in everything:
-        lines.append(f'{number[str(one)]}["{one.manifest.kind}/{one.manifest.name}"]')
-        lines += [f"{number[str(given)]} -->|{role}| {number[str(one)]}" for role, given in one.inputs.items()]
+        lines.append(f'{number[str(one)]}["{mermaid(f"{one.manifest.kind}/{one.manifest.name}")}"]')
+        lines += [f'{number[str(given)]} -->|"{mermaid(role)}"| {number[str(one)]}' for role, given in one.inputs.items()]
     return lines
 
 

@@ -1,10 +1,5 @@
-"""Wording: what the report pages call things, how its numbers are put for people, and how anyone's text stays text.
+"""Wording: what the report pages call things, and how its numbers are put for people."""
 
-`safe` is for HTML, `plain` for Markdown, `fenced` and `mermaid` for blocks in it. Class names, texts and paths may be anyone's,
-so nothing reaches a page without one of them.
-"""
-
-import html
 import re
 from typing import Any
 
@@ -16,29 +11,6 @@ MEASURES = {
 }
 LONGEST_TEXT = 280
 MOST_COLUMNS = 12
-
-
-def safe(text: Any) -> str:
-    """A text for HTML, between tags or in a quoted attribute."""
-    return html.escape(str(text))
-
-
-def plain(text: Any) -> str:
-    """A text for Markdown, on one line, with nothing in it that Markdown would read."""
-    line = re.sub(r"([\\`*_{}\[\]<>|~#&$!@])", r"\\\1", " ".join(str(text).split()))
-    line = re.sub(r"(://|\bwww\.)", lambda found: found[0].replace(":", "\\:").replace(".", "\\."), line)
-    return re.sub(r"^(\d*)([.)]|[-+=]+)(?= |$)", r"\1\\\2", line)  # a list or a rule
-
-
-def fenced(text: str, language: str) -> str:
-    """A block of code for Markdown, in a fence longer than any run of backticks inside it."""
-    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def mermaid(text: str) -> str:
-    """A text for a Mermaid label: what isn't a letter, a digit or one of ` ./_-` is written as its number."""
-    return "".join(sign if sign.isalnum() or sign in " ./_-" else f"#{ord(sign)};" for sign in text)
 
 
 def cut(text: Any, longest: int) -> str:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from embedkit.artifacts import Artifact
+from embedkit.escaping import plain
 from embedkit.reports import markdown
 from embedkit.stages import Stage
 from flows import borders
@@ -52,7 +53,7 @@ def step(stage: Stage) -> Callable[..., Artifact]:
         def publish(arguments: list[Any], named: dict[str, Any]) -> str:
             artifact = stage(*arguments, root=base, **named)
             key = f"{artifact.manifest.kind}-{artifact.manifest.name}".lower().replace("_", "-").replace(".", "-")
-            create_markdown_artifact(markdown(artifact), key=key, description=str(artifact))
+            create_markdown_artifact(markdown(artifact), key=key, description=plain(artifact))
             return str(artifact)
 
         return Artifact.open(publish([reference(value) for value in arguments], {k: reference(v) for k, v in named.items()}), base)

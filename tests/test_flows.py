@@ -62,6 +62,7 @@ def test_a_step_outside_a_flow_is_the_stage_itself(reviews):
 
 
 def test_the_pipeline_runs_with_no_server_and_its_pages_show_verdict_measures_pictures_and_lineage(photos):
+    from embedkit.escaping import plain
     from embedkit.reports import markdown
     from flows.pipeline import pipeline
 
@@ -72,8 +73,8 @@ def test_the_pipeline_runs_with_no_server_and_its_pages_show_verdict_measures_pi
     assert names == ["photos-autoencoder", "photos-pixels", "photos-pca", "photos-random"]
     head = made[kinds.index("classifier")]
     page = markdown(head)
-    assert head.manifest.verdict in page and "| accuracy |" in page and "guessing_accuracy" in page
-    assert 'a0["classifier/photos-autoencoder"]' in page and "-->|vectors| a0" in page
+    assert plain(head.manifest.verdict) in page and "| `accuracy` |" in page and "`guessing_accuracy`" in page
+    assert 'a0["classifier/photos-autoencoder"]' in page and '-->|"vectors"| a0' in page
     assert "data:image/png;base64," in markdown(made[1])
 
 

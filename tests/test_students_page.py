@@ -308,7 +308,8 @@ def test_the_page_asks_for_nothing_and_has_no_script(reported):
 def test_hostile_words_stay_text_in_markdown_and_break_no_table(reported):
     tokens, widths = list(parsed(reported(hostile()))), []
     kinds = {token.type for token in tokens}
-    assert not kinds & {"html_block", "html_inline", "link_open", "s_open", "code_block", "code_inline"}
+    assert not kinds & {"html_block", "html_inline", "link_open", "s_open", "code_block"}
+    assert {token.content for token in tokens if token.type == "code_inline"} <= {"[link](https://example.org)"}
     for token in tokens:
         if token.type == "table_open":
             widths.append([])

@@ -30,10 +30,9 @@ def plant(root, reference, files=None, inputs=None, **more):
         (folder / path).write_text(content)
         listed.append(File(path=path, bytes=len(content.encode()), sha256=sha256(folder / path)))
     given = [Input(role=role, ref=str(one), fingerprint=one.manifest.fingerprint) for role, one in (inputs or {}).items()]
-    manifest = Manifest(
-        **{"kind": kind, "name": name, "version": version, "fingerprint": fingerprint, "stage": "plant", "revision": 1},
-        **{"settings": {}, "files": listed, "inputs": given, "created": "2026-08-01T12:00:00+00:00"} | more,
-    )
+    said = {"kind": kind, "name": name, "version": version, "fingerprint": fingerprint, "stage": "plant", "revision": 1}
+    said |= {"settings": {}, "files": listed, "inputs": given, "created": "2026-08-01T12:00:00+00:00"}
+    manifest = Manifest(**said | more)
     (folder / "manifest.json").write_bytes(manifest.sealed())
     return Artifact.at(folder)
 

@@ -1,38 +1,10 @@
-"""Words of a comparison's page: numbers in the units that people use, and anyone's text made safe for where it goes."""
+"""Words of a comparison's page: numbers in the units that people use."""
 
 import pytest
 
 from embedkit import wording
 
 SHARES, NUMBERS = {"measure": "accuracy"}, {"measure": "rmse"}
-
-
-def test_a_text_for_html_ends_neither_a_tag_nor_an_attribute():
-    assert wording.safe('<b title="it\'s"> & 1') == "&lt;b title=&quot;it&#x27;s&quot;&gt; &amp; 1" and wording.safe(7) == "7"
-
-
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("a|b_c\n# d", r"a\|b\_c \# d"),
-        ("[x](https://a.b)", r"\[x\](https\://a.b)"),
-        ("www.a.b", r"www\.a.b"),
-        ("1. one", r"1\. one"),
-        ("- one", r"\- one"),
-        ("1.5 is no list", "1.5 is no list"),
-    ],
-)
-def test_a_text_for_markdown_is_one_line_with_nothing_to_read(text, written):
-    assert wording.plain(text) == written
-
-
-def test_a_fence_is_longer_than_any_inside_it():
-    assert wording.fenced("a", "sh") == "```sh\na\n```"
-    assert wording.fenced("` ````", "json") == "`````json\n` ````\n`````"
-
-
-def test_a_label_of_a_graph_has_its_signs_as_numbers():
-    assert wording.mermaid('texts/é-1 "]') == "texts/é-1 #34;#93;"
 
 
 def test_a_text_is_cut_on_one_line_and_says_so():

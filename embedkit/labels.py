@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from embedkit.artifacts import checksum
 from embedkit.columns import MISSING
+from embedkit.escaping import of_cell
 from embedkit.readers import ReadFiles, read
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
@@ -263,6 +264,8 @@ Corrections = Annotated[str, AfterValidator(pinned)]
 def read_corrections(corrections: str) -> dict[int, Any]:
     """The label that each id in a file of corrections gets, as it is written there; of several for one id the last.
 
+    A label in csv that a spreadsheet would compute may stand behind a `'`, as a review page and spreadsheets write it.
+
     Args:
         corrections: path and checksum, as `pinned` gives them.
 
@@ -270,7 +273,7 @@ def read_corrections(corrections: str) -> dict[int, Any]:
         UserError: when a line can't be read, or the file isn't the one that was meant.
     """
     path, _ = unpinned(corrections)
-    found = {}
+    found, cells = {}, re.search(r"\.jsonl?(\.gz)?$", path, re.IGNORECASE) is None
     for record in read(Source(path), "table", ReadFiles()):
         row = record.columns
         if row.get("id") == "id" and row.get("label") == "label":
@@ -280,7 +283,8 @@ def read_corrections(corrections: str) -> dict[int, Any]:
             problem = f"{_short(row['id'])} is no id (a whole number, as in rows.parquet)"
         if problem:
             raise UserError(f"{record.place} can't be taken as a correction: {problem}; mend or remove it")
-        found[int(row["id"])] = row["label"]
+        label = row["label"]
+        found[int(row["id"])] = of_cell(label) if cells and isinstance(label, str) else label
     pinned(corrections)
     return found
 

@@ -2,7 +2,8 @@
 
 `review.parquet` has all of them, `review.html` the first so many as a page that needs no network. Decisions stay in the
 browser until they are saved as a file of corrections, which `load_*` takes. Texts, labels and file names may be anyone's:
-they reach the page as JSON without `<` and are shown as text, never as HTML, and the page's policy allows no other script.
+they reach the page as JSON without `<` and are shown as text, never as HTML, and the page's policy allows no other script; in
+the file that it saves, none begins a formula (`escaping.cell`).
 """
 
 import base64
@@ -282,7 +283,8 @@ function cut() {
 }
 
 function save() {
-  const quoted = text => '"' + text.replaceAll('"', '""') + '"';
+  const cell = text => /^'*[=+\\-@\\t\\r\\n\\uff1d\\uff0b\\uff0d\\uff20]/.test(text) ? "'" + text : text;  // as escaping.cell
+  const quoted = text => '"' + cell(text).replaceAll('"', '""') + '"';
   const lines = cards.filter(({row}) => choiceOf(row)).map(({row}) => row.id + "," + quoted(decisions[row.id]));
   const file = new Blob(["id,label\\n" + lines.join("\\n") + "\\n"], {type: "text/csv"});
   const link = make("a", {href: URL.createObjectURL(file), download: "corrections.csv"});

@@ -165,3 +165,14 @@ def test_ordering_is_by_value_only_when_all_names_are_numbers():
     assert labels.ordered(["10", "9", "a"]) == ["10", "9", "a"]
     assert labels.ordered(["1", "01", "1.0"]) == ["01", "1", "1.0"]
     assert labels.ordered([]) == []
+
+
+# Corrections
+
+
+def test_a_correction_behind_a_quote_is_what_a_spreadsheet_would_compute_and_others_are_as_written(tmp_path):
+    (tmp_path / "c.csv").write_text("id,label\n1,'=1+1\n2,=1+1\n3,'tis\n4,''-1\n5,\"'\t1\"\n6,-1\n7,'\n")
+    found = labels.read_corrections(labels.pinned(str(tmp_path / "c.csv")))
+    assert found == {1: "=1+1", 2: "=1+1", 3: "'tis", 4: "'-1", 5: "\t1", 6: "-1", 7: "'"}
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": 1, "label": "'=1"}) + "\n" + json.dumps({"id": 2, "label": ["'=1"]}) + "\n")
+    assert labels.read_corrections(labels.pinned(str(tmp_path / "c.jsonl"))) == {1: "'=1", 2: ["'=1"]}

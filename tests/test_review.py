@@ -1,6 +1,7 @@
 """A review: neutral rows ranked by doubt, a page that a real browser shows and saves from, and the saved file taken by a load."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from PIL import Image
 
 from embedkit import review, splits
 from embedkit.datasets import LoadImages, LoadTable, LoadTexts, load_images, load_table, load_texts, read_rows
+from embedkit.escaping import cell
 from embedkit.labels import Neutral
 from embedkit.review import doubt, thumbnail, write_review
 from embedkit.stages import Draft
@@ -239,6 +241,20 @@ def test_odd_labels_survive_the_page(chromium, texts, reviewed):
     shuffled = [(text, "a,b") for text, _ in rows]
     corrected = texts(*shuffled, label_type="class", corrections=str(save(chromium)))
     assert read_rows(corrected)["label"].to_pylist() == classes and not any(read_rows(corrected)["neutral"].to_pylist())
+
+
+def test_no_label_is_a_formula_in_the_saved_file_and_all_survive_it(chromium, texts, reviewed):
+    classes = ["=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "''-1", "'tis", "\t=1", "\r=1", "\n=1", "\uff1d1", "=\"a\",b", "1"]
+    rows = [(f"text {n}", name) for n, name in enumerate(classes)]
+    folder = reviewed(texts(*rows, label_type="class"), classes, np.eye(len(classes)) * 0.5 + 0.5 / len(classes))
+    chromium.open(folder / "review.html")
+    chromium.press(*"j" + "a" * len(classes))
+    saved = save(chromium)
+    with saved.open(encoding="utf-8", newline="") as file:
+        cells = [line[1] for line in csv.reader(file)][1:]
+    assert sorted(cells) == sorted(map(cell, classes)) and not [one for one in cells if one[0] in "=+-@\t\r\n\uff1d"]
+    corrected = texts(*((text, "1") for text, _ in rows), label_type="class", corrections=str(saved))
+    assert read_rows(corrected)["label"].to_pylist() == classes
 
 
 def test_hostile_words_are_shown_as_they_are(chromium, texts, reviewed):

@@ -1,19 +1,21 @@
 """embedkit turns images, texts and tables into vectors, and vectors into classifiers, small models and search.
 
 Each step is a stage, a plain function of artifacts and one settings object; each stage writes one versioned artifact.
-Importing embedkit imports no framework: the names below are loaded when they are first used.
+Importing embedkit imports no framework: the names below are loaded when they are first used. It imports next to nothing at all,
+since the command answers signals (`stopping`) only once this is done.
 """
 
 import importlib
-import logging
 import os
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Before TensorFlow is loaded: Keras on TensorFlow, and none of TensorFlow's greetings on stderr.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 STAGES = {
     "load_images": "embedkit.datasets",
@@ -70,7 +72,7 @@ _NAMES = STAGES | {
 __all__ = [*_NAMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
     raise AttributeError(f"module 'embedkit' has no attribute {name!r}")

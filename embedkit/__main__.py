@@ -1,5 +1,15 @@
-"""`python -m embedkit` is the command `embedkit`."""
+"""The command `embedkit`, also as `python -m embedkit`. It answers signals before it loads anything else."""
 
-from embedkit.cli import run
+from embedkit import stopping
 
-run()
+
+def run() -> None:
+    """The console command `embedkit`."""
+    stopping.at_once()
+    from embedkit import cli
+
+    cli.run()
+
+
+if __name__ == "__main__":
+    run()

@@ -4,34 +4,36 @@ The options of a command are read from its stage's Settings, its help from the d
 are named by string, and their modules loaded when a command needs them, so that `embedkit --help` imports no framework.
 
 stdout carries the result and nothing else; progress, notes and errors go to stderr. Exit codes: 0 done, 1 an error that the
-user can mend, 2 wrong usage, 130 interrupted.
+user can mend, 2 wrong usage, 130 interrupted, and so on for other signals (`stopping`).
 """
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from embedkit import STAGES
+from embedkit import STAGES, failures, stopping, terminal
+from embedkit.terminal import say, say_json, tell
 
 ROOT_HELP = "Where artifacts lie; by default $EMBEDKIT_ARTIFACTS, else artifacts/ in the working directory."
 Root = Annotated[Path | None, Parameter(help=ROOT_HELP)]
 As_json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON instead.")]
 
 
+@functools.cache
 def docstring_of(function: str, module: str) -> str:
     """First line of a function's docstring, read from its file, since importing it would cost seconds."""
     path = Path(__file__).parent / (module.removeprefix("embedkit.") + ".py")
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
@@ -47,7 +49,7 @@ def command_of(name: str) -> Any:
         *inputs: str, settings: Any = None, name: str | None = None, root: Path | None = None, as_json: bool = False, **more: str
     ) -> None:
         artifact = stage(*inputs, settings or stage.Settings(), name=name, root=root, **more)
-        print(artifact.manifest.model_dump_json(indent=1) if as_json else artifact)
+        say_json(artifact.manifest.model_dump_json(indent=1)) if as_json else say(artifact)
 
     keyword, position = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
     options = [
@@ -128,9 +130,9 @@ def predict(classifier: str, *sources: str, settings: Any = None, root: Root = N
                 log.warning("%s: %s", " ".join(row.split()), found)
             if as_json:
                 told = {"problem": found} if isinstance(found, str) else found.model_dump()
-                print(json.dumps({"row": row} | told, ensure_ascii=False))
+                say_json(json.dumps({"row": row} | told, ensure_ascii=False))
             elif not isinstance(found, str):
-                print(as_line(row, found))
+                say(as_line(row, found))
             advance(1)
 
 
@@ -157,10 +159,10 @@ def search(
         raise UserError("there is no query; give one text, or one path of a picture, or several")
     for query, neighbours in zip(queries, find(index, queries, Search(k=k), encoder=encoder, root=root), strict=True):
         if as_json:
-            print(json.dumps({"query": query, "neighbours": [n.model_dump() for n in neighbours]}, ensure_ascii=False))
+            say_json(json.dumps({"query": query, "neighbours": [n.model_dump() for n in neighbours]}, ensure_ascii=False))
             continue
         for neighbour in neighbours:
-            print(f"{neighbour.score:.4f}\t{neighbour.id}\t{' '.join(neighbour.content.split())}")
+            say(f"{neighbour.score:.4f}\t{neighbour.id}\t{' '.join(neighbour.content.split())}")
 
 
 def neighbours(
@@ -184,10 +186,10 @@ def neighbours(
 
     found = find(encoder, column, value, Neighbours(k=k), root=root)
     if as_json:
-        print(json.dumps({"value": value, "neighbours": [near.model_dump() for near in found]}, ensure_ascii=False))
+        say_json(json.dumps({"value": value, "neighbours": [near.model_dump() for near in found]}, ensure_ascii=False))
         return
     for near in found:
-        print(f"{near.score:.4f}\t{near.count}\t{' '.join(near.value.split())}")
+        say(f"{near.score:.4f}\t{near.count}\t{' '.join(near.value.split())}")
 
 
 def layers(source: str, *, architecture: str | None = None, alpha: float | None = None, as_json: As_json = False) -> None:
@@ -205,11 +207,12 @@ def layers(source: str, *, architecture: str | None = None, alpha: float | None 
     load_frameworks()
     found = list_layers(source, ImportEncoder(architecture=architecture, alpha=alpha))
     if as_json:
-        print(json.dumps([{"layer": name, "class": kind, "shape": shape} for name, kind, shape in found]))
+        say_json(json.dumps([{"layer": name, "class": kind, "shape": shape} for name, kind, shape in found]))
         return
+    found = [(terminal.shown(name), kind, shape) for name, kind, shape in found]
     width = max(len(name) for name, _, _ in found)
     for name, kind, shape in found:
-        print(f"{name:{width}}  {kind:22}  {' x '.join('?' if size is None else str(size) for size in shape[1:])}")
+        say(f"{name:{width}}  {kind:22}  {' x '.join('?' if size is None else str(size) for size in shape[1:])}")
 
 
 def quickstart(*, root: Root = None) -> None:
@@ -329,7 +332,7 @@ def push(reference: str, address: str, *, root: Root = None) -> None:
 
     artifact = Artifact.open(reference, root)
     Remote(address, artifact.root).send_lineage(artifact)
-    print(artifact)
+    say(artifact)
 
 
 @artifacts.command
@@ -343,30 +346,18 @@ def pull(reference: str, address: str, *, root: Root = None) -> None:
     from embedkit.artifacts import root_at
     from embedkit.remote import Remote
 
-    print(Remote(address, root_at(root)).fetch_lineage(reference))
-
-
-def sentence(error: Exception) -> str:
-    """An error as one line; a refused setting by its name, what came and what is allowed."""
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"the setting {where} can't be {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
-    return " ".join(str(error).split())
+    say(Remote(address, root_at(root)).fetch_lineage(reference))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    from pydantic import ValidationError
-
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    options = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in options
+    words = [word for word in options if word != "--debug"] + words[len(options) :]
     logger = logging.getLogger("embedkit")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(terminal.Lines("%(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -377,32 +368,42 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except CycloptsError as error:
-        print(f"embedkit: {sentence(error.__cause__ if isinstance(error.__cause__, ValueError) else error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("embedkit: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `embedkit ... | head`
-        sys.stderr.close()
-        return 0
+        tell(f"embedkit: {failures.sentence(error.__cause__ if isinstance(error.__cause__, ValueError) else error)}")
+        return failures.USAGE
+    except KeyboardInterrupt as stop:
+        return _stopped(stop)
     except SystemExit as stop:
-        return int(stop.code or 0)
-    except (ValueError, OSError) as error:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else failures.FAILED
+    except Exception as error:
+        if stopping.came:  # a library made another error of it
+            return _stopped(stopping.Stopped(stopping.came[-1]))
+        if isinstance(error, BrokenPipeError) and not terminal.has_reader(sys.stdout):  # `embedkit ... | head`
+            return 0
         if debug:
             raise
-        print(f"embedkit: {sentence(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ValidationError) else 1
+        tell(f"embedkit: {failures.sentence(error)}")
+        return failures.exit_code(error)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before[0])
         logger.propagate = before[1]
 
 
+def _stopped(stop: KeyboardInterrupt) -> int:
+    tell(f"embedkit: {stopping.sentence(stop)}")
+    return 128 + stopping.number_of(stop)
+
+
 def run() -> None:
-    """The console command `embedkit`."""
-    code = main()
+    """The console command `embedkit`, once it answers signals."""
+    code = failures.FAILED
     try:
-        sys.stdout.flush()
-    except OSError:  # what can't be written would be tried again, and fail again, when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.open_streams()
+        stopping.gently()
+        code = main()
+    except KeyboardInterrupt as stop:  # before main was ready, or while it ended
+        code = _stopped(stop)
+    finally:
+        stopping.quietly(code)
+        terminal.close_streams()
     sys.exit(code)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 log = logging.getLogger(__name__)
+logging.getLogger("embedkit").addHandler(logging.NullHandler())
 _stage: ContextVar[str] = ContextVar("stage", default="")
 LOG_EVERY_SECONDS = 10.0
 
@@ -38,7 +39,8 @@ def bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit + "{task.fields[rate]}"))
+        name, rate = TextColumn("{task.description}", markup=False), TextColumn(unit + "{task.fields[rate]}")
+        columns = (name, BarColumn(), MofNCompleteColumn(), rate)
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, *times, console=Console(stderr=True), transient=True) as shown:
             task = shown.add_task(stage, total=total, rate="")

@@ -18,6 +18,7 @@ from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
 from embedkit.reports import bars
 from embedkit.settings import UserError, not_among
+from embedkit.terminal import say, say_json, shown
 from embedkit.wording import size
 
 ABANDONED_SECONDS = 24 * 3600
@@ -29,6 +30,11 @@ def console() -> Console:
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # names may hold brackets
     found = Console(**plain)
     return found if found.is_terminal else Console(width=80, **plain)
+
+
+def words(value: object, style: str = "") -> Text:
+    """A cell that says what anyone wrote: one line, with nothing in it that a terminal or rich would read."""
+    return Text(shown(value), style)
 
 
 def total_bytes(artifact: Artifact) -> int:
@@ -43,10 +49,10 @@ def list_artifacts(kind: str | None, root: Path | None, as_json: bool) -> None:
         raise not_among("kind", kind, sorted({artifact.manifest.kind for artifact in found}), hint=f"in {root_at(root)}")
     found = [artifact for artifact in found if kind in (None, artifact.manifest.kind)]
     if as_json:
-        print(json.dumps([artifact.manifest.model_dump(mode="json") | {"ref": str(artifact)} for artifact in found]))
+        say_json(json.dumps([artifact.manifest.model_dump(mode="json") | {"ref": str(artifact)} for artifact in found]))
         return
     if not found:
-        print(f"no artifacts in {root_at(root)}")
+        say(f"no artifacts in {root_at(root)}")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("artifact", overflow="fold")
@@ -64,14 +70,14 @@ def show(reference: str, root: Path | None, as_json: bool) -> None:
     artifact = Artifact.open(reference, root)
     manifest = artifact.manifest
     if as_json:
-        print(manifest.model_dump_json(indent=1))
+        say_json(manifest.model_dump_json(indent=1))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
 
     def line(name: str, value: Any) -> None:
-        table.add_row(name, Text(str(value)))
+        table.add_row(words(name), words(value))
 
     line("artifact", artifact)
     cost = f"{manifest.seconds:,.1f} s, peak {size(manifest.peak_memory_bytes)}"
@@ -124,9 +130,9 @@ def lineage(reference: str, root: Path | None) -> None:
     """Print what an artifact was made from, as a tree."""
 
     def grow(artifact: Artifact, role: str, tree: Tree | None) -> Tree:
-        text = Text.assemble((f"{role}: " if role else "", "dim"), str(artifact))
+        text = Text.assemble(words(f"{role}: " if role else "", "dim"), words(artifact))
         if artifact.manifest.source:
-            text.append(f"  from {artifact.manifest.source['text']}", "dim")
+            text.append_text(words(f"  from {artifact.manifest.source['text']}", "dim"))
         branch = tree.add(text) if tree else Tree(text)
         for name, given in artifact.inputs.items():
             grow(given, name, branch)
@@ -143,14 +149,14 @@ def verify(reference: str | None, root: Path | None) -> None:
     """
     given = [(Path(), Artifact.open(reference, root))] if reference else list(scan(root))
     if not given:
-        print(f"no artifacts in {root_at(root)}")
+        say(f"no artifacts in {root_at(root)}")
         return
     damaged = 0
     for folder, artifact in given:
         problems = ["manifest.json doesn't fit its own checksum"] if artifact is None else artifact.problems()
         damaged += bool(problems)
         for problem in problems:
-            print(f"{artifact or folder}: {problem}")
+            say(f"{artifact or folder}: {problem}")
     if damaged:
         raise UserError(f"{damaged} of {len(given)} artifacts are damaged; make them again with the calls that made them")
     print(f"{len(given)} {'artifact is' if len(given) == 1 else 'artifacts are'} as published")
@@ -169,7 +175,7 @@ def compare(left: str, right: str, root: Path | None) -> None:
     for name in dict.fromkeys([*facts[0], *facts[1]]):
         values = [facts[side].get(name, "") for side in (0, 1)]
         if values[0] != values[1]:
-            table.add_row(name, *(Text(value) for value in values))
+            table.add_row(*map(words, (name, *values)))
     if table.row_count:
         console().print(table)
     else:
@@ -201,7 +207,7 @@ def prune(keep: int, yes: bool, root: Path | None) -> None:
             remove(artifact)
     for draft in drafts:
         freed += sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        print(f"{'removed' if yes else 'would remove'} the unfinished {draft.relative_to(base)}")
+        say(f"{'removed' if yes else 'would remove'} the unfinished {draft.relative_to(base)}")
         if yes:
             shutil.rmtree(draft)
     if not going and not drafts:
@@ -233,11 +239,13 @@ def chain(made: list[Artifact]) -> None:
     table.add_column("measured on test rows", overflow="fold")
     for artifact in made:
         name, metric = next(iter(artifact.manifest.metrics.items()), ("", None))
-        words = f"{name} {metric}" if metric else ""
-        table.add_row(f"{artifact.manifest.kind}/{artifact.manifest.name}", f"{artifact.manifest.seconds:.1f}", words)
+        measured = words(f"{name} {metric}" if metric else "")
+        table.add_row(f"{artifact.manifest.kind}/{artifact.manifest.name}", f"{artifact.manifest.seconds:.1f}", measured)
     console().print(table)
     heads = [artifact for artifact in made if artifact.manifest.kind == "classifier"]
     verdict = against(heads[0], heads[1:])
     picture = made[0].root / "quickstart.png"
     bars(heads, verdict, picture)
-    print(f"\n{verdict}\nartifacts lie in {made[0].root}, and {picture.name} there shows this")
+    print()
+    say(verdict)
+    say(f"artifacts lie in {made[0].root}, and {picture.name} there shows this")

@@ -453,20 +453,20 @@ def test_the_artifacts_of_a_chain_can_be_looked_at(chained, embed_kit):
 # Interruption: exit code 130
 
 
-def interrupted(words, when, attempts=5):
-    """Run a command and send it a real SIGINT when it has come that far; its exit code and stderr."""
+def interrupted(words, when, attempts=5, number=signal.SIGINT):
+    """Run a command and send it a real signal when it has come that far; its exit code, stdout and stderr."""
     for _ in range(attempts):
         process = subprocess.Popen(
             [sys.executable, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore some
         )
         before = when(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate()
-        if process.returncode != 0:  # else it was done before, or Python dropped the signal in a callback
+        if process.returncode != 0:  # else it was done before
             break
     return process.returncode, out, before + err
 

@@ -2,8 +2,8 @@
 
 Every arm was measured on the same test rows at the same seeds, so differences are paired by split and by row. Their standard
 error has both parts: the spread over seeds, and that over resampled test rows (Efron 1979). The arm that is recommended is
-the cheapest within one standard error of the best (Breiman et al. 1984), of equally cheap ones the better; none is where the
-best doesn't beat guessing.
+the cheapest within one standard error of the best (Breiman et al. 1984), of about equally cheap ones the simplest, so that the
+same call recommends the same whatever its clock said; none is where the best doesn't beat guessing.
 """
 
 import shlex
@@ -19,8 +19,9 @@ from embedkit.tasks import MAIN, Task
 
 FALSE_ALARMS = 0.05
 """Chance that any of the arms seems to beat guessing where none does (Bonferroni)."""
-SAME_COST = 1.1
-"""Costs of up to so many times the least are as low: they were measured once, on a machine that may do other things."""
+SAME_COST = 1.5
+"""Costs of up to so many times the least are as low: they were measured once, on a machine that may do other things. Which of them
+is taken is then decided by the order of `described`, in which costs rise: so the clock decides only where it is clear."""
 ALL = "all"
 
 
@@ -77,7 +78,7 @@ def decide(scores: dict[str, dict[str, Any]], arms: dict[str, Arm], against_gues
 
     Args:
         scores: by arm, of those that ran with all labels: `value`, `cost_seconds`, and `difference` to the best.
-        arms: what each is.
+        arms: what each is, the simplest first.
         against_guess: each arm's gain on guessing.
     """
     able = [name for name in scores if not arms[name].control]
@@ -87,8 +88,8 @@ def decide(scores: dict[str, dict[str, Any]], arms: dict[str, Arm], against_gues
     near = [name for name in able if scores[name]["difference"]["value"] >= -scores[name]["difference"]["error"]]
     near = [*dict.fromkeys([*near, best])]
     least = min(scores[name]["cost_seconds"] for name in near)
-    cheap = [name for name in near if scores[name]["cost_seconds"] <= SAME_COST * least]
-    return {"best": best, "recommended": max(cheap, key=lambda name: scores[name]["difference"]["value"]), "near": near}
+    cheap = {name for name in near if scores[name]["cost_seconds"] <= SAME_COST * least}
+    return {"best": best, "recommended": next(name for name in arms if name in cheap), "near": near}
 
 
 def beats(gain: dict[str, float], arms: int) -> bool:
@@ -144,8 +145,8 @@ def sentence(
     gap = scores[chosen]["difference"]
     return (
         f"{_upper(arms[chosen].title)} is enough: {measure} {said(chosen)}, within one standard error of the best, "
-        f"{arms[best].title} ({said(best)}; {points(task, -gap['value'], gap['error'])} more). It is the "
-        f"cheapest of the {len(found['near'])} arms that are: {costs[chosen]} {kept}, where {arms[best].title} takes {costs[best]}."
+        f"{arms[best].title} ({said(best)}; {points(task, -gap['value'], gap['error'])} more). Of the {len(found['near'])} arms "
+        f"that are, none is clearly cheaper: {costs[chosen]} {kept}, where {arms[best].title} takes {costs[best]}."
     )
 
 

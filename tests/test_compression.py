@@ -114,6 +114,13 @@ def test_the_fastest_student_that_keeps_enough_is_recommended():
     assert recommended(MODELS, 0.995) is None and recommended(MODELS, 0.5) == "static"
 
 
+def test_the_clock_of_another_run_does_not_change_which_student_is_recommended():
+    def among(layers, narrow):
+        return recommended([model("layers", 0.99, layers), model("narrow", 0.98, narrow), model("static", 0.9, 200.0)], 0.97)
+
+    assert among(4.0, 3.8) == among(3.8, 4.0) == among(5.0, 3.4) == "narrow" and among(5.0, 3.3) == "layers"
+
+
 def test_a_verdict_says_what_the_twin_keeps_and_whether_the_teacher_helped():
     said = sentence(MODELS, "layers", "accuracy", 0.98)
     assert said == (

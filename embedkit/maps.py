@@ -74,7 +74,7 @@ def draw(columns: Columns, tables: list[np.ndarray], counts: list[np.ndarray], p
         axes.set_xticks([])
         axes.set_yticks([])
         if not len(count):
-            axes.set_title(f"{column.name}: no value has a vector of its own", fontsize=9, loc="left")
+            axes.set_title(f"{column.name}: no value has a vector of its own", fontsize=9, loc="left", parse_math=False)
             continue
         places, shares = principal_plane(tables[column.vocabulary][FIRST:], count)
         sizes = 6 + 120 * count / max(1, count.max())

@@ -60,3 +60,4 @@ def test_the_same_map_has_the_same_bytes(tmp_path):
 
 def test_a_column_without_a_value_of_its_own_is_said_to_have_none(tmp_path):
     assert drawn(tmp_path / "none.png", one=[])[1] != drawn(tmp_path / "some.png", one=["x"])[1]
+    drawn(tmp_path / "odd.png", **{"$\\frac$": []})  # no formula

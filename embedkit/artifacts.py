@@ -7,26 +7,37 @@ so that it can be read without embedkit.
 A reference is `kind/name` (the newest version), `kind/name@version`, or any unambiguous prefix of a version.
 """
 
+import errno
+import graphlib
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from embedkit.settings import UserError, not_among
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n}\n\Z')
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 64 * 2**20
+"""Bytes of a manifest.json that are read: room for the checksums of some 400,000 files."""
+DEEPEST = 100
+"""Levels of objects and lists in a manifest; those of stages have less than ten."""
+LARGEST_NUMBER = 2**63 - 1
 DRAFTS = ".drafts"
 INPUTS = "inputs.json"
 """In a draft: the references of what it is being made from."""
@@ -34,6 +45,27 @@ INPUTS = "inputs.json"
 
 def _nothing(value: object) -> bool:
     return value is None
+
+
+def _is_inside(path: str) -> str:
+    """A path that leads to a file in an artifact's folder, and on every system to the same one."""
+    parts = path.split("/")
+    leads_out = not all(parts) or {".", ".."} & {*parts} or "\\" in path or re.match("[A-Za-z]:", path)
+    if leads_out or len(path) > 1024 or not path.isprintable() or parts[0].casefold() == MANIFEST:
+        raise ValueError(f"a path must be relative, names joined by '/', and lead to a file inside the artifact beside {MANIFEST}")
+    return path
+
+
+def _is_full(reference: str) -> str:
+    """A reference that holds a whole version."""
+    if not VERSION.fullmatch(parse_reference(reference)[2]):
+        raise ValueError("a reference must read kind/name@version, with the whole version")
+    return reference
+
+
+Name = Annotated[str, Field(pattern=rf"^(?:{NAME.pattern})\z", max_length=255)]
+Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 
 
 class Metric(BaseModel):
@@ -60,35 +92,38 @@ class Metric(BaseModel):
 class File(BaseModel):
     """A file of an artifact, relative to its folder."""
 
-    path: str
-    bytes: int
-    sha256: str
+    path: Annotated[str, AfterValidator(_is_inside)]
+    bytes: Count
+    sha256: Sum
 
 
 class Input(BaseModel):
     """An artifact that another was made from."""
 
     role: str
-    ref: str
-    fingerprint: str
+    ref: Annotated[str, AfterValidator(_is_full)]
+    fingerprint: Sum
 
 
 class Manifest(BaseModel):
-    """All that is known of an artifact. Unknown fields are kept, so that newer manifests stay readable."""
+    """All that is known of an artifact. Unknown fields are kept, so that newer manifests stay readable.
+
+    A manifest may come from anywhere: where it holds a path or a reference that could lead out of the root, there is none.
+    """
 
     model_config = ConfigDict(extra="allow", ser_json_inf_nan="strings")
 
-    kind: str
-    name: str
-    version: str
-    fingerprint: str
+    kind: Name
+    name: Name
+    version: Annotated[str, Field(pattern=rf"^(?:{VERSION.pattern})?\z")]
+    fingerprint: Sum
     stage: str
     revision: int
     settings: dict[str, Any]
     source: dict[str, Any] | None = None
     inputs: list[Input] = []
     decisions: dict[str, Any] = {}
-    rows: int | None = None
+    rows: Count | None = None
     metrics: dict[str, Metric] = {}
     verdict: str | None = None
     notes: list[str] = []
@@ -97,8 +132,27 @@ class Manifest(BaseModel):
     environment: dict[str, Any] = {}
     seconds: float = 0.0
     timings: dict[str, float] = {}
-    peak_memory_bytes: int = 0
+    peak_memory_bytes: Count = 0
     created: str = ""
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        paths = [file.path for file in self.files]
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+        if twice := next((path for path in paths if path in folders), None):
+            raise ValueError(f"{twice!r} can't be a file and a folder")
+        if len({*paths}) < len(paths):
+            raise ValueError("a file can't be listed twice")
+        if len({given.role for given in self.inputs}) < len(self.inputs):
+            raise ValueError("two inputs can't have one role")
+        if self.version and not self.version.endswith(f"-{self.fingerprint[:8]}"):
+            raise ValueError("a version must end with the first digits of the fingerprint")
+        if self.source is not None and not isinstance(self.source.get("text"), str):
+            raise ValueError("a source must have a text")
+        preflight = self.decisions.get("preflight") or {}
+        if not isinstance(preflight, dict) or not all(isinstance(c, dict) and "line" in c for c in preflight.values()):
+            raise ValueError("a check must have a line")
+        return self
 
     def sealed(self) -> bytes:
         """The bytes of `manifest.json`: JSON whose last value is the SHA-256 of the text with 64 zeros in its place."""
@@ -118,6 +172,61 @@ class Manifest(BaseModel):
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def read_json(raw: bytes) -> Any:
+    """JSON that means one thing to every reader.
+
+    Raises:
+        ValueError: saying in a few words why it doesn't.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a field stands in it twice")
+        return found
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no number of JSON")
+
+    try:
+        found = json.loads(raw.decode(), object_pairs_hook=once, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError(f"it is more than {DEEPEST} levels deep") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it isn't UTF-8") from error
+    level: list[Any] = [found]
+    for _ in range(DEEPEST + 1):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _inner(outer)]
+    if level:
+        raise ValueError(f"it is more than {DEEPEST} levels deep")
+    return found
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def read_manifest(raw: bytes) -> Manifest:
+    """The manifest in the bytes of a `manifest.json`, after they were checked against their own seal.
+
+    Raises:
+        ValueError: saying in a few words what is wrong with it.
+    """
+    seal = SEAL.search(raw, max(0, len(raw) - 100))
+    if not seal or hashlib.sha256(raw[: seal.start(1)] + b"0" * 64 + raw[seal.end(1) :]).hexdigest().encode() != seal.group(1):
+        raise ValueError("its text doesn't fit its own checksum")
+    fields = read_json(raw)
+    del fields["seal"]
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise ValueError(f"it has no {place}") from error
+        raise ValueError(f"its {place} can't be {first['input']!r:.80} ({why})" if place else why) from error
+
+
 def default_root() -> Path:
     """`$EMBEDKIT_ARTIFACTS`, else `artifacts/` in the working directory."""
     return root_at(os.environ.get("EMBEDKIT_ARTIFACTS") or "artifacts")
@@ -125,7 +234,7 @@ def default_root() -> Path:
 
 def is_address(root: Path | str) -> bool:
     """Whether a root is meant that lies elsewhere, such as s3://bucket/folder."""
-    return re.match(r"[a-z][a-z0-9+.-]+:/", str(root)) is not None
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(root)) is not None
 
 
 def root_at(root: Path | str | None) -> Path:
@@ -199,7 +308,8 @@ class Artifact:
         if isinstance(reference, Artifact):
             return reference
         base = root_at(root)
-        kind, name, _ = parse_reference(str(reference))
+        kind, name, version = parse_reference(str(reference))
+        refuse_links(base / kind, base / kind / name, *linked_versions(base / kind / name, version))
         folders = versions(base / kind / name)
         if not folders:
             known = [f"{kind_}/{name_}" for kind_, name_ in _names(base)]
@@ -217,25 +327,21 @@ class Artifact:
         """The artifact in a folder; its manifest is checked against its own seal.
 
         Raises:
-            UserError: when the manifest is missing, unreadable or damaged.
+            UserError: when the manifest is missing, unreadable or damaged, or a link leads there.
         """
-        path = folder / "manifest.json"
+        refuse_links(folder.parent.parent, folder.parent, folder)
+        path = folder / MANIFEST
         try:
-            raw = path.read_bytes()
+            with open_file(path) as file:
+                raw = file.read(LARGEST_MANIFEST + 1)
         except OSError as error:
             raise UserError(f"{path} can't be read ({error.strerror}); mend its permissions or make the artifact again") from error
-        seal = SEAL.search(raw)
-        zeroed = raw[: seal.start(1)] + b"0" * 64 + raw[seal.end(1) :] if seal else b""
         try:
-            if not seal or hashlib.sha256(zeroed).hexdigest().encode() != seal.group(1):
-                raise ValueError
-            fields = json.loads(raw)
-            del fields["seal"]
-            manifest = Manifest.model_validate(fields)
-        except (ValueError, ValidationError) as error:
-            raise UserError(
-                f"{path} is damaged: its text doesn't fit its own checksum; make the artifact again with the call that made it"
-            ) from error
+            if len(raw) > LARGEST_MANIFEST:
+                raise ValueError(f"it has more than {LARGEST_MANIFEST:,} bytes")
+            manifest = read_manifest(raw)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}; make the artifact again with the call that made it") from error
         if folder.parts[-3:] != (manifest.kind, manifest.name, manifest.version):
             artifact = cls(folder, manifest)
             raise UserError(f"{folder} holds {artifact}, so it was moved; move it back to {'/'.join(str(artifact).split('@'))}")
@@ -271,36 +377,74 @@ class Artifact:
                 found[given.role] = Artifact.open(given.ref, self.root)
             except UserError as error:
                 raise UserError(f"{self} was made from {given.ref}, but {error}") from error
+            if found[given.role].manifest.fingerprint != given.fingerprint:
+                raise UserError(f"{self} was made from {given.ref}, but another lies there; make it again or bring that one back")
         return found
 
     def ancestors(self) -> Iterator["Artifact"]:
-        """Every artifact this one was made from, nearest first, each once."""
-        seen, queue = set(), list(self.inputs.values())
+        """Every artifact this one was made from, nearest first, each once.
+
+        Raises:
+            UserError: when one of them is gone or damaged, or is this one itself.
+        """
+        seen, queue = set(), deque(self.inputs.values())
         while queue:
-            artifact = queue.pop(0)
+            artifact = queue.popleft()
+            if artifact == self:
+                raise UserError(f"{self} is among what it was made from itself, so a manifest was forged; make it again")
             if str(artifact) not in seen:
                 seen.add(str(artifact))
                 yield artifact
                 queue.extend(artifact.inputs.values())
 
     def problems(self) -> list[str]:
-        """What is wrong with the files on disk, as sentences; empty when every byte is as published."""
-        found = []
-        for file in self.manifest.files:
-            path = self.path / file.path
+        """What is wrong with the files on disk, as sentences; empty when every byte is as published.
+
+        No link is followed, neither in place of a file nor of a folder, and nothing is opened but regular files.
+        """
+        files, strays = {}, []
+        folders = {str(folder) for file in self.manifest.files for folder in PurePosixPath(file.path).parents}
+        expected, queue = {file.path for file in self.manifest.files}, [""]
+        while queue:
+            inner = queue.pop()
             try:
-                if not path.is_file() or path.is_symlink():
-                    found.append(f"{file.path} is missing")
-                elif path.stat().st_size != file.bytes:
-                    found.append(f"{file.path} has {path.stat().st_size:,} bytes instead of {file.bytes:,}")
-                elif checksum(path) != file.sha256:
-                    found.append(f"{file.path} doesn't fit its checksum")
+                with os.scandir(self.path / inner) as entries:
+                    found = {f"{inner}{entry.name}": entry for entry in entries}
             except OSError as error:
-                found.append(f"{file.path} can't be read ({error.strerror})")
-        expected = {file.path for file in self.manifest.files} | {"manifest.json"}
-        entries = (path for path in self.path.rglob("*") if path.is_symlink() or not path.is_dir())
-        there = (path.relative_to(self.path).as_posix() for path in entries)
-        return found + [f"{path} doesn't belong to it" for path in sorted(set(there) - expected)]
+                return [f"{inner or 'its folder'} can't be read ({error.strerror})"]
+            for path, entry in found.items():
+                if path in expected:
+                    files[path] = entry
+                elif path in folders and entry.is_dir(follow_symlinks=False):
+                    queue.append(f"{path}/")
+                elif path != MANIFEST and not self._made_by_tensorflow(path, entry, expected):
+                    strays.append(path)
+        found = [self._problem(file, files.get(file.path)) for file in self.manifest.files]
+        strays = [path if path.isprintable() else ascii(path) for path in sorted(strays)]
+        return [*filter(None, found), *(f"{path} doesn't belong to it" for path in strays)]
+
+    def _problem(self, file: File, entry: "os.DirEntry[str] | None") -> str | None:
+        if entry is None:
+            return f"{file.path} is missing"
+        if entry.is_symlink():
+            return f"{file.path} is a link, not a file"
+        if not entry.is_file():
+            return f"{file.path} is a {'folder' if entry.is_dir() else 'pipe or a device'}, not a file"
+        try:
+            with open_file(self.path / file.path) as opened:
+                size = os.fstat(opened.fileno()).st_size
+                if size != file.bytes:
+                    return f"{file.path} has {size:,} bytes instead of {file.bytes:,}"
+                return None if _remembered(opened) == file.sha256 else f"{file.path} doesn't fit its checksum"
+        except OSError as error:
+            return f"{file.path} can't be read ({error.strerror})"
+
+    @staticmethod
+    def _made_by_tensorflow(path: str, entry: "os.DirEntry[str]", files: Collection[str]) -> bool:
+        """Whether it is the folder that TensorFlow makes beside every `saved_model.pb`, and leaves empty."""
+        beside = PurePosixPath(path).parent / "saved_model.pb"
+        empty = entry.name == "assets" and entry.is_dir(follow_symlinks=False) and not os.listdir(entry.path)
+        return empty and str(beside) in files
 
     def check(self) -> "Artifact":
         """This artifact, when all its files are as published.
@@ -336,18 +480,78 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_known: dict[tuple, str] = {}
+_known: dict[tuple[str, int, int, int, int, int], str] = {}
 
 
 def checksum(path: Path) -> str:
     """Checksum of a file, remembered as long as the file isn't touched."""
+    with path.open("rb") as file:
+        return _remembered(file)
+
+
+def _remembered(file: BufferedReader) -> str:
     # A chain of stages checks the same files again and again. The change time can't be set by hand (stat(2)), so any
     # write since the last look is seen.
-    state = path.stat()
-    key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    state = os.fstat(file.fileno())
+    key = (str(file.name), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if key not in _known:
-        _known[key] = sha256(path)
+        _known[key] = hashlib.file_digest(file, "sha256").hexdigest()
     return _known[key]
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: also for a link, which could lead anywhere, and for what a reader could wait for: a pipe, a socket, a device.
+    """
+    try:
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return file
+
+
+def refuse_links(*places: Path) -> None:
+    """Stop where a folder of the root is a link.
+
+    Raises:
+        UserError: naming it.
+    """
+    for place in places:
+        if place.is_symlink():
+            raise UserError(f"{place} is a link, which could lead out of the root; put the folder itself in its place")
+
+
+def linked_versions(folder: Path, version: str) -> list[Path]:
+    """The links among a name's versions that start so."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [entry for entry in entries if entry.is_symlink() and VERSION.fullmatch(entry.name) and entry.name.startswith(version)]
+
+
+def circular(made_from: Mapping[str, Collection[str]]) -> list[str]:
+    """References that were made from each other, or one from itself, in a circle; empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(made_from).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1][:-1]
+    return []
+
+
+def oldest_first(made_from: Mapping[str, Collection[str]]) -> list[str]:
+    """References in an order in which each comes after all that it was made from.
+
+    Raises:
+        UserError: where there is none, since something was made from itself, through others or not.
+    """
+    if circle := circular(made_from):
+        raise UserError(f"{circle[0]} is among what it was made from itself, so a manifest was forged; make it again")
+    return list(graphlib.TopologicalSorter(made_from).static_order())
 
 
 def versions(folder: Path) -> list[Path]:
@@ -381,8 +585,34 @@ def scan(root: Path | str | None = None) -> Iterator[tuple[Path, Artifact | None
                 yield folder, None
 
 
+def strays(root: Path | str | None = None) -> Iterator[str]:
+    """What stands under a root where folders of kinds, names and versions stand, but is none, as sentences.
+
+    Files there are no business of ours, such as a page about the root; nor are hidden folders beside the kinds.
+    """
+    levels = {"kind": NAME, "name": NAME, "version": VERSION}
+    queue = [root_at(root)]
+    for level, pattern in levels.items():
+        folders, queue = queue, []
+        for entry in sorted(entry for folder in folders if folder.is_dir() for entry in folder.iterdir()):
+            shown = str(entry) if str(entry).isprintable() else ascii(str(entry))
+            if entry.name.startswith(".") and level == "kind":
+                continue
+            if entry.is_symlink():
+                yield f"{shown} is a link, which is not followed; put the folder itself in its place"
+            elif entry.is_dir() and pattern.fullmatch(entry.name):
+                queue.append(entry)
+            elif entry.is_dir():
+                yield f"{shown} can't be the folder of a {level}; give it its name back, or move it out of the root"
+
+
 def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
-    """The newest undamaged artifact with this fingerprint, or None."""
+    """The newest undamaged artifact with this fingerprint, or None.
+
+    Raises:
+        UserError: when the kind's folder is a link.
+    """
+    refuse_links(root / kind)
     names = (root / kind).iterdir() if (root / kind).is_dir() else ()
     fitting = (folder for name in names for folder in versions(name) if folder.name.endswith(f"-{fingerprint[:8]}"))
     for folder in sorted(fitting, key=lambda path: path.name, reverse=True):

@@ -1,8 +1,10 @@
 """What `embedkit artifacts` prints: tables and trees that fit 80 columns, or JSON."""
 
 import json
+import logging
 import shutil
 import time
+from collections import deque
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from embedkit.artifacts import DRAFTS, Artifact, Manifest, prunable, remove, root_at, scan
+from embedkit.artifacts import DRAFTS, Artifact, Manifest, circular, prunable, remove, root_at, scan, strays
 from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
 from embedkit.reports import bars
@@ -23,6 +25,10 @@ from embedkit.wording import size
 
 ABANDONED_SECONDS = 24 * 3600
 """A draft that nobody holds and nobody touched for a day is not going to be resumed."""
+log = logging.getLogger(__name__)
+
+DEEPEST_BRANCH = 8
+"""Levels of a tree that 80 columns have room for; what lies deeper is a tree of its own."""
 
 
 def console() -> Console:
@@ -45,6 +51,8 @@ def total_bytes(artifact: Artifact) -> int:
 def list_artifacts(kind: str | None, root: Path | None, as_json: bool) -> None:
     """Print the artifacts under a root."""
     found = find_all(root)
+    for problem in strays(root):
+        log.warning("%s", problem)
     if kind is not None and not any(artifact.manifest.kind == kind for artifact in found):
         raise not_among("kind", kind, sorted({artifact.manifest.kind for artifact in found}), hint=f"in {root_at(root)}")
     found = [artifact for artifact in found if kind in (None, artifact.manifest.kind)]
@@ -127,39 +135,85 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def lineage(reference: str, root: Path | None) -> None:
-    """Print what an artifact was made from, as a tree."""
+    """Print what an artifact was made from, as a tree; each once, and deep branches as trees of their own below."""
+    shown, below = set[str](), deque([Artifact.open(reference, root)])
+    while below:
+        top = below.popleft()
+        tree = _branch(top, "", "")
+        shown.add(str(top))
+        queue = [(role, given, tree, 1) for role, given in reversed(top.inputs.items())]
+        while queue:
+            role, artifact, parent, depth = queue.pop()
+            inputs = artifact.inputs
+            if inputs and depth == DEEPEST_BRANCH and artifact not in below and str(artifact) not in shown:
+                below.append(artifact)
+            elsewhere = "  (shown above)" if str(artifact) in shown else "  (continued below)" if artifact in below else ""
+            branch = parent.add(_branch(artifact, role, elsewhere).label)
+            if not elsewhere:
+                shown.add(str(artifact))
+                queue += [(name, given, branch, depth + 1) for name, given in reversed(inputs.items())]
+        console().print(tree)
 
-    def grow(artifact: Artifact, role: str, tree: Tree | None) -> Tree:
-        text = Text.assemble(words(f"{role}: " if role else "", "dim"), words(artifact))
-        if artifact.manifest.source:
-            text.append_text(words(f"  from {artifact.manifest.source['text']}", "dim"))
-        branch = tree.add(text) if tree else Tree(text)
-        for name, given in artifact.inputs.items():
-            grow(given, name, branch)
-        return branch
 
-    console().print(grow(Artifact.open(reference, root), "", None))
+def _branch(artifact: Artifact, role: str, elsewhere: str) -> Tree:
+    text = Text.assemble(words(f"{role}: " if role else "", "dim"), words(artifact), (elsewhere, "dim"))
+    if artifact.manifest.source and not elsewhere:
+        text.append_text(words(f"  from {artifact.manifest.source['text']}", "dim"))
+    return Tree(text)
 
 
 def verify(reference: str | None, root: Path | None) -> None:
-    """Check artifacts and print what was found.
+    """Check one artifact, or all, and print what was found; of one, not what it was made from.
 
     Raises:
-        UserError: when any is damaged.
+        UserError: when any is damaged, or something stands in the root that is no artifact.
     """
     given = [(Path(), Artifact.open(reference, root))] if reference else list(scan(root))
-    if not given:
+    odd = [] if reference else list(strays(root))
+    if not given and not odd:
         say(f"no artifacts in {root_at(root)}")
         return
+    made_from = {} if reference else _made_from([artifact for _, artifact in given if artifact])
     damaged = 0
     for folder, artifact in given:
-        problems = ["manifest.json doesn't fit its own checksum"] if artifact is None else artifact.problems()
+        problems = [_unreadable(folder)] if artifact is None else [*artifact.problems(), *made_from.get(str(artifact), [])]
         damaged += bool(problems)
         for problem in problems:
-            say(f"{artifact or folder}: {problem}")
+            say(f"{artifact}: {problem}" if artifact else problem)
+    for problem in odd:
+        say(problem)
     if damaged:
         raise UserError(f"{damaged} of {len(given)} artifacts are damaged; make them again with the calls that made them")
+    if odd:
+        raise UserError(f"in {root_at(root)} {len(odd):,} folders or links are no artifacts; {odd[0]}")
     print(f"{len(given)} {'artifact is' if len(given) == 1 else 'artifacts are'} as published")
+
+
+def _unreadable(folder: Path) -> str:
+    """Why the artifact in a folder can't be opened."""
+    try:
+        return f"{Artifact.at(folder)} changed while it was checked"
+    except UserError as error:
+        return str(error)
+
+
+def _made_from(artifacts: list[Artifact]) -> dict[str, list[str]]:
+    """What is wrong with the lineage of artifacts, as sentences by reference; what is gone is left to those who need it."""
+    known = {str(artifact): artifact.manifest for artifact in artifacts}
+    found = {
+        reference: [
+            f"its {given.role} {given.ref} is another than it was made from"
+            for given in manifest.inputs
+            if given.ref in known and known[given.ref].fingerprint != given.fingerprint
+        ]
+        for reference, manifest in known.items()
+    }
+    edges = {reference: {given.ref for given in manifest.inputs} for reference, manifest in known.items()}
+    while circle := circular(edges):
+        for reference in circle:
+            found[reference].append("it is among what it was made from itself, so a manifest was forged")
+            edges[reference] = set()
+    return found
 
 
 def compare(left: str, right: str, root: Path | None) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -22,11 +24,14 @@ from embedkit.artifacts import (
     default_root,
     find,
     list_artifacts,
+    oldest_first,
+    open_file,
     parse_reference,
     prunable,
     remove,
     scan,
     sha256,
+    strays,
 )
 from embedkit.settings import UserError
 
@@ -158,10 +163,26 @@ def test_a_link_that_leads_out_of_the_root_is_not_followed(tmp_path, root, place
     (root / place).parent.mkdir(parents=True, exist_ok=True)
     (root / place).symlink_to(tmp_path / "outside" / place)
     for reference in ("texts/reviews", str(outside)):
-        with pytest.raises(UserError, match="is not known"):
+        with pytest.raises(UserError, match=f"^{root / place} is a link, which could lead out of the root; put the folder itself"):
             Artifact.open(reference)
-    assert list_artifacts() == [kept]
-    assert find(root, "texts", outside.manifest.fingerprint) is None
+    with pytest.raises(UserError, match=f"^{root / place} is a link"):
+        Artifact.at(root / "texts" / "reviews" / outside.manifest.version)
+    assert list_artifacts() == [kept] == [found for _, found in scan()]
+    assert list(strays()) == [f"{root / place} is a link, which is not followed; put the folder itself in its place"]
+    if place == "texts":
+        with pytest.raises(UserError, match=f"^{root / place} is a link"):
+            find(root, "texts", outside.manifest.fingerprint)
+    else:
+        assert find(root, "texts", outside.manifest.fingerprint) is None
+
+
+def test_a_newest_version_that_is_a_link_does_not_give_an_older_one(tmp_path, root):
+    old, new = plant(root, "texts/reviews@1"), plant(root, "texts/reviews@2")
+    new.path.rename(tmp_path / "elsewhere")
+    new.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"^{new.path} is a link"):
+        Artifact.open("texts/reviews")
+    assert Artifact.open(str(old)) == old
 
 
 def test_a_folder_that_was_moved_under_another_name_is_refused(root):
@@ -331,13 +352,85 @@ def test_missing_and_extra_files_are_found(root):
     ]
 
 
-def test_a_folder_or_a_broken_link_in_place_of_a_file_is_a_missing_file(root):
+def test_a_folder_in_place_of_a_file_and_a_broken_link_in_place_of_a_folder_are_found(root):
     artifact = plant(root, "texts/reviews")
     (artifact / "a.txt").unlink()
     (artifact / "a.txt").mkdir()
     shutil.rmtree(artifact / "deep")
     (artifact / "deep").symlink_to(root / "nowhere")
-    assert artifact.problems()[:2] == ["a.txt is missing", "deep/b.txt is missing"]
+    found = ["a.txt is a folder, not a file", "deep/b.txt is missing", "deep doesn't belong to it"]
+    assert artifact.problems() == found
+
+
+def test_links_to_equal_bytes_are_found_in_place_of_a_file_and_of_a_folder_on_its_path(tmp_path, root):
+    artifact = plant(root, "texts/reviews")
+    shutil.copytree(artifact.path, tmp_path / "equal")
+    (artifact / "a.txt").unlink()
+    (artifact / "a.txt").symlink_to(tmp_path / "equal" / "a.txt")
+    shutil.rmtree(artifact / "deep")
+    (artifact / "deep").symlink_to(tmp_path / "equal" / "deep")
+    assert artifact.problems() == ["a.txt is a link, not a file", "deep/b.txt is missing", "deep doesn't belong to it"]
+    with pytest.raises(UserError, match="is damaged: a.txt is a link, not a file; make it again"):
+        artifact.check()
+    assert find(root, "texts", artifact.manifest.fingerprint) is None
+
+
+def test_an_empty_folder_and_a_folder_of_files_are_found_each_once(root):
+    artifact = plant(root, "texts/reviews")
+    (artifact / "empty/inner").mkdir(parents=True)
+    (artifact / "deep/more").mkdir()
+    (artifact / "deep/more/x.txt").write_text("x")
+    assert artifact.problems() == ["deep/more doesn't belong to it", "empty doesn't belong to it"]
+
+
+def test_the_folder_that_tensorflow_leaves_empty_beside_a_saved_model_belongs_to_it(root):
+    export = plant(root, "export/reviews", {"saved_model.pb": "graph", "inner/saved_model.pb": "graph"})
+    for folder in ("assets", "inner/assets"):
+        (export / folder).mkdir()
+    assert export.problems() == []
+    (export / "assets/x.txt").write_text("x")
+    assert export.problems() == ["assets doesn't belong to it"]
+    other = plant(root, "export/other")
+    (other / "assets").mkdir()
+    assert other.problems() == ["assets doesn't belong to it"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "deep/b.txt", "manifest.json"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_a_reader_would_wait_for_is_never_opened(root, kind, name):
+    artifact = plant(root, "texts/reviews")
+    put_strange(artifact / name, kind)
+    if name == "manifest.json":
+        with pytest.raises(UserError, match=f"^{artifact / name} can't be read .*; mend its permissions or make the"):
+            Artifact.at(artifact.path)
+    else:
+        assert artifact.problems() == [f"{name} is a pipe or a device, not a file"]
+        with pytest.raises(OSError, match="it is a pipe or a device|No such device"):
+            open_file(artifact / name)
+
+
+def put_strange(path, kind):
+    """Put something in place of a file that is neither a file nor a folder."""
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            here = os.open(path.parent, os.O_RDONLY)  # an address of a socket has 108 bytes at most
+            bound.bind(f"/proc/self/fd/{here}/{path.name}")
+            os.close(here)
+    else:
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero
+        except PermissionError:
+            pytest.skip("only root makes devices")
+
+
+def test_names_that_would_change_a_terminal_are_escaped(root):
+    artifact = plant(root, "texts/reviews")
+    (artifact / "a\x1b[2Jb").write_text("")
+    (artifact.path / os.fsdecode(b"\xff")).write_text("")
+    assert artifact.problems() == ["'a\\x1b[2Jb' doesn't belong to it", "'\\udcff' doesn't belong to it"]
 
 
 def test_an_extra_link_is_found(tmp_path, root):
@@ -454,7 +547,156 @@ def test_a_metric_says_its_value_its_error_and_its_rows(metric, words):
     assert str(metric) == words
 
 
+# Manifests that were made to harm: sealed anew, so that only what they say can give them away
+
+
+def reseal(artifact, edit):
+    """Change a manifest's fields and seal it as its maker would."""
+    path = artifact.path / "manifest.json"
+    fields = edit(json.loads(path.read_text()))
+    write_sealed(path, json.dumps(fields | {"seal": "0" * 64}, indent=1))
+
+
+def write_sealed(path, text):
+    """Write a manifest's text, whose last value is the seal, with the seal it must have."""
+    body = text.encode("utf-8", "surrogatepass") + b"\n"
+    assert body.endswith(b'"seal": "' + b"0" * 64 + b'"\n}\n')
+    path.write_bytes(body[:-68] + hashlib.sha256(body).hexdigest().encode() + body[-4:])
+
+
+PATHS = [
+    *("../../etc/passwd", "/etc/passwd", "deep/../../x", "deep/./b.txt", "./a.txt", "deep//b.txt", "deep/", "", ".", ".."),
+    *("manifest.json", "Manifest.JSON", "manifest.json/x", "deep\\b.txt", "C:/x", "c:x", "x" * 1025),
+    *("a\0.txt", "a\n.txt", "a\x1b[2J", "a\u202eb"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_file_that_is_not_inside_the_artifact_is_refused_wherever_the_manifest_is_read(root, path):
+    artifact = plant(root, "texts/reviews")
+    reseal(artifact, lambda fields: fields | {"files": [{**fields["files"][0], "path": path}]})
+    with pytest.raises(UserError, match=r"is damaged: its files\.0\.path can't be .*a path must be relative.*; make the artifact"):
+        Artifact.open("texts/reviews")
+    with pytest.raises(ValueError, match="a path must be relative"):
+        File(path=path, bytes=0, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("path", ["a.txt", "inner/manifest.json", ".hidden", "values/00-größe.parquet", "a b", "...", "-x/a:b"])
+def test_a_file_inside_the_artifact_keeps_its_path(path):
+    assert File(path=path, bytes=0, sha256="0" * 64).path == path
+
+
+FILE = {"path": "a.txt", "bytes": 5, "sha256": hashlib.sha256(b"apple").hexdigest()}
+GIVEN = {"role": "a", "ref": "texts/x", "fingerprint": "0" * 64}
+FORGED = {
+    "a negative size": ({"files": [FILE | {"bytes": -1}]}, r"its files\.0\.bytes can't be -1"),
+    "a size beyond all disks": ({"files": [FILE | {"bytes": 10**30}]}, r"its files\.0\.bytes can't be 1000000"),
+    "a checksum that is none": ({"files": [FILE | {"sha256": "0" * 63 + "G"}]}, r"its files\.0\.sha256 can't be"),
+    "a checksum and a line": ({"files": [FILE | {"sha256": "0" * 64 + "\n"}]}, r"its files\.0\.sha256 can't be"),
+    "a file twice": ({"files": [FILE, FILE]}, "a file can't be listed twice"),
+    "a file that is a folder": ({"files": [FILE, FILE | {"path": "a.txt/b"}]}, "'a.txt' can't be a file and a folder"),
+    "another kind": ({"kind": "encoder"}, "it was moved; move it back to encoder/reviews"),
+    "a kind that leads out": ({"kind": "../texts"}, r"its kind can't be '\.\./texts'"),
+    "a name that leads out": ({"name": ".."}, r"its name can't be '\.\.'"),
+    "a name and a line": ({"name": "reviews\n"}, r"its name can't be"),
+    "a version that is none": ({"version": "../../x"}, r"its version can't be"),
+    "a version in other digits": ({"version": "٢٠٢٦0801T120000Z-00000000"}, r"its version can't be"),
+    "a fingerprint that is none": ({"fingerprint": "x"}, r"its fingerprint can't be 'x'"),
+    "another fingerprint": ({"fingerprint": "0" * 64}, "a version must end with the first digits of the fingerprint"),
+    "negative rows": ({"rows": -1}, "its rows can't be -1"),
+    "an input that leads out": ({"inputs": [GIVEN | {"ref": "../x"}]}, r"its inputs\.0\.ref can't be '\.\./x'"),
+    "an input of any version": ({"inputs": [GIVEN]}, "with the whole version"),
+    "two inputs of one role": ({"inputs": [GIVEN | {"ref": f"texts/{n}@{DAY.format(1)}-{'0' * 8}"} for n in "ab"]}, "one role"),
+    "no source": ({"source": {}}, "a source must have a text"),
+    "no check": ({"decisions": {"preflight": {"loss": {}}}}, "a check must have a line"),
+    "checks that are none": ({"decisions": {"preflight": "x"}}, "a check must have a line"),
+    "depth": ({"details": {"deep": json.loads("[" * 101 + "]" * 101)}}, "it is more than 100 levels deep"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_manifest_that_says_what_no_stage_could_is_refused_though_its_seal_fits(root, name):
+    artifact, (change, words) = plant(root, "texts/reviews"), FORGED[name]
+    reseal(artifact, lambda fields: fields | change)
+    with pytest.raises(UserError, match=words) as caught:
+        Artifact.open("texts/reviews")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert list(scan()) == [(artifact.path, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{\n "a": 1,\n "a": 2,\n "seal": "%s"\n}', "a field stands in it twice"),
+        ('{\n "a": NaN,\n "seal": "%s"\n}', "NaN is no number of JSON"),
+        ('{\n "a": -Infinity,\n "seal": "%s"\n}', "-Infinity is no number of JSON"),
+        ('{\n "a": ' + "[" * 100_000 + "]" * 100_000 + ',\n "seal": "%s"\n}', "it is more than 100 levels deep"),
+        ('{\n "a": ' + "9" * 5000 + ',\n "seal": "%s"\n}', "Exceeds the limit"),
+        ('{\n "a": "\udcff",\n "seal": "%s"\n}', "it isn't UTF-8"),
+        ('{\n "a",\n "seal": "%s"\n}', "Expecting ':' delimiter"),
+        ('{\n "seal": "%s"\n}', "it has no kind"),
+    ],
+)
+def test_json_that_two_readers_could_read_in_two_ways_is_refused(root, text, words):
+    artifact = plant(root, "texts/reviews")
+    write_sealed(artifact / "manifest.json", text.replace("%s", "0" * 64))
+    with pytest.raises(UserError, match=f"manifest.json is damaged: {words}.*; make the artifact again with the call") as caught:
+        Artifact.at(artifact.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_of_any_size_is_read_to_its_bound_and_no_further(root):
+    artifact = plant(root, "texts/reviews")
+    with (artifact / "manifest.json").open("r+b") as file:
+        file.truncate(2**40)  # a sparse file: no disk holds it
+    with pytest.raises(UserError, match=r"manifest.json is damaged: it has more than 67,108,864 bytes"):
+        Artifact.at(artifact.path)
+
+
 # Lineage
+
+
+def forge_inputs(artifact, *inputs):
+    """Let an artifact say that it was made from others."""
+    given = [{"role": f"given{n}", "ref": str(one), "fingerprint": one.manifest.fingerprint} for n, one in enumerate(inputs)]
+    reseal(artifact, lambda fields: fields | {"inputs": given})
+    return Artifact.at(artifact.path)
+
+
+def test_what_was_made_from_itself_is_refused_and_what_was_made_from_that_ends(root):
+    first, second, third = (plant(root, f"texts/{name}@1") for name in ("a", "b", "c"))
+    first, second = forge_inputs(first, second), forge_inputs(second, first)
+    third = forge_inputs(third, second)
+    with pytest.raises(UserError, match=f"^{first} is among what it was made from itself, so a manifest was forged; make it again"):
+        list(first.ancestors())
+    assert refs(third.ancestors()) == refs([second, first])
+    itself = forge_inputs(third, third)
+    with pytest.raises(UserError, match="is among what it was made from itself"):
+        list(itself.ancestors())
+    assert prunable(root) == []
+
+
+def test_an_input_with_another_fingerprint_is_another(root):
+    texts = plant(root, "texts/reviews@1")
+    vectors = plant(root, "vectors/reviews", inputs=[texts])
+    end = f"{texts.manifest.fingerprint[:8]}{'0' * 56}"  # the version stays the same
+    reseal(texts, lambda fields: fields | {"fingerprint": end})
+    with pytest.raises(UserError, match=f"^vectors/reviews@.* was made from {texts}, but another lies there; make it again or"):
+        _ = Artifact.open(str(vectors)).inputs
+
+
+def test_a_lineage_as_long_as_a_mesh_of_thousands_is_walked_once(root):
+    row = [plant(root, f"texts/{name}@1") for name in "ab"]
+    for _ in range(40):  # two to the forty ways lead back
+        row = [plant(root, f"texts/{name}@{int(row[0].manifest.version[13:15]) + 1}", inputs=row) for name in "ab"]
+    assert len(list(row[0].ancestors())) == 80
+
+
+def test_an_order_has_the_oldest_first_however_long_the_line():
+    line = {f"texts/a@{n}": [f"texts/a@{n - 1}"] if n else [] for n in range(20_000)}
+    assert oldest_first(dict(reversed(line.items()))) == list(line)
+    with pytest.raises(UserError, match="is among what it was made from itself"):
+        oldest_first(line | {"texts/a@0": ["texts/a@19999"]})
 
 
 def test_inputs_and_ancestors_are_found_the_nearest_first_each_once(root):

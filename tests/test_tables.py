@@ -217,7 +217,119 @@ def test_lineage_with_an_input_that_is_gone_is_one_sentence(artifacts, chain):
     assert (code, out) == (1, "") and str(chain[1]) in err and err.count("\n") == 1
 
 
+def edit(artifact, **changes):
+    """Change what a manifest says, and seal it as its maker would."""
+    manifest = artifact.manifest.model_copy(update=changes)
+    (artifact / "manifest.json").write_bytes(manifest.sealed())
+    return Artifact.at(artifact.path)
+
+
+def given(*artifacts):
+    return [Input(role=f"given{n}", ref=str(one), fingerprint=one.manifest.fingerprint) for n, one in enumerate(artifacts)]
+
+
+def test_lineage_shows_each_once_and_then_where(artifacts, root):
+    texts = plant(root, "texts/reviews@1", source={"text": "reviews.csv", "sha256": "0" * 64})
+    encoder = plant(root, "encoder/learned@2", inputs={"dataset": texts})
+    vectors = plant(root, "vectors/reviews@3", inputs={"encoder": encoder, "dataset": texts, "teacher": encoder})
+    assert artifacts("lineage", "vectors/reviews", wide=True)[1].split("\n") == [
+        f"{vectors}",
+        f"├── encoder: {encoder}",
+        f"│   └── dataset: {texts}  from reviews.csv",
+        f"├── dataset: {texts}  (shown above)",
+        f"└── teacher: {encoder}  (shown above)",
+        "",
+    ]
+
+
+def test_lineage_of_a_mesh_shows_no_more_than_there_is(artifacts, root):
+    row = [plant(root, f"texts/{name}@0") for name in "ab"]
+    for second in range(1, 30):  # two to the thirty ways lead back
+        row = [plant(root, f"texts/{name}@{second}", inputs={"a": row[0], "b": row[1]}) for name in "ab"]
+    code, out, err = artifacts("lineage", "texts/a", wide=True)
+    assert (code, err) == (0, "") and out.count("\ntexts/") == 6
+    assert out.count("texts/") == 1 + 2 * (1 + 2 * 28) + out.count("\ntexts/")  # two lines for each that was made from two
+
+
+def test_lineage_of_a_long_line_is_trees_below_each_other(artifacts, root):
+    made = [plant(root, "texts/a@0")]
+    for second in range(30):
+        made.append(plant(root, f"texts/{second}@1", inputs={"given": made[-1]}))
+    code, out, err = artifacts("lineage", "texts/29", wide=True)
+    assert (code, err) == (0, "") and out.count("(continued below)") == out.count("\ntexts/") == 3
+    assert list(dict.fromkeys(re.findall(r"texts/\S+", out))) == [str(one) for one in reversed(made)]
+
+
+@pytest.mark.slow
+def test_lineage_of_thousands_ends(artifacts, root):
+    made = plant(root, "texts/a@0")
+    for number in range(1500):
+        made = plant(root, f"texts/a{number}@0", inputs={"given": made})
+    code, out, err = artifacts("lineage", made, wide=True)
+    assert (code, err) == (0, "") and len(set(re.findall(r"texts/\w+@", out))) == 1501
+    assert artifacts("verify", wide=True)[:2] == (0, "1501 artifacts are as published\n")
+    assert artifacts("prune", wide=True) == (0, "nothing to remove\n", "")
+
+
+def test_lineage_of_what_was_made_from_itself_ends_and_verify_says_so(artifacts, root):
+    first, second = plant(root, "texts/a@1"), plant(root, "texts/b@1")
+    first, second = edit(first, inputs=given(second)), edit(second, inputs=given(first))
+    third = plant(root, "texts/c@1", inputs={"given": second})
+    code, out, err = artifacts("lineage", "texts/c", wide=True)
+    assert (code, err) == (0, "") and out.split("\n")[3] == f"        └── given0: {second}  (shown above)"
+    code, out, err = artifacts("verify", wide=True)
+    words = "it is among what it was made from itself, so a manifest was forged"
+    assert code == 1 and out == f"{first}: {words}\n{second}: {words}\n" and "2 of 3 artifacts are damaged" in err
+    assert artifacts("verify", third)[0] == 0  # of one, not what it was made from
+    assert artifacts("prune") == (0, "nothing to remove\n", "")
+
+
 # verify
+
+
+def test_verify_finds_an_input_that_was_put_in_place_of_another(artifacts, chain):
+    texts, encoder, vectors, _ = chain
+    edit(texts, fingerprint=texts.manifest.fingerprint[:8] + "0" * 56)
+    code, out, err = artifacts("verify", wide=True)
+    assert code == 1 and out == f"{vectors}: its dataset {texts} is another than it was made from\n"
+    assert "1 of 4 artifacts are damaged" in err
+
+
+@pytest.mark.parametrize("level", ["kind", "name", "version"])
+def test_verify_finds_links_and_names_that_no_folder_of_the_root_has(artifacts, root, tmp_path, level):
+    artifact = plant(root, "texts/reviews@1")
+    place = [artifact.path, *artifact.path.parents][["version", "name", "kind"].index(level)].relative_to(root)
+    link = (root / place).with_name({"kind": "vectors", "name": "other", "version": f"20250801T120000Z-{'0' * 8}"}[level])
+    link.symlink_to(tmp_path)
+    renamed = (root / place).with_name(f"{place.name} (copy)")
+    renamed.mkdir()
+    code, out, err = artifacts("verify", wide=True)
+    assert code == 1 and {*out.split("\n")} == {
+        f"{link} is a link, which is not followed; put the folder itself in its place",
+        f"{renamed} can't be the folder of a {level}; give it its name back, or move it out of the root",
+        "",
+    }
+    assert err.startswith(f"embedkit: in {root} 2 folders or links are no artifacts; ") and err.count("\n") == 1
+    link.unlink()
+    renamed.rmdir()
+    (root / "README.md").write_text("a page about the root")
+    (root / ".cache").mkdir()
+    assert artifacts("verify") == (0, "1 artifact is as published\n", "")
+
+
+def test_list_says_which_links_it_leaves_out(artifacts, chain, root, tmp_path):
+    (root / "images").symlink_to(tmp_path)
+    code, out, err = artifacts("list")
+    assert code == 0 and len(rows_of(out)) == 5
+    assert err == f"{root}/images is a link, which is not followed; put the folder itself in its place\n"
+
+
+def test_verify_says_of_a_root_of_nothing_but_a_link_that_it_is_one(artifacts, root, tmp_path):
+    plant(tmp_path / "outside", "texts/a@1")
+    root.mkdir()
+    (root / "texts").symlink_to(tmp_path / "outside/texts")
+    code, out, err = artifacts("verify", wide=True)
+    assert code == 1 and out.startswith(f"{root}/texts is a link") and "1 folders or links are no artifacts" in err
 
 
 def test_verify_of_one_and_of_all_says_that_they_are_as_published(artifacts, chain):
@@ -239,7 +351,8 @@ def test_verify_finds_a_flipped_byte_in_any_file(artifacts, root, name):
     assert code == 1 and err == "embedkit: 1 of 2 artifacts are damaged; make them again with the calls that made them\n"
     assert out == {
         "a.txt": f"{bad}: a.txt doesn't fit its checksum\n",
-        "manifest.json": f"{bad.path}: manifest.json doesn't fit its own checksum\n",
+        "manifest.json": f"{bad.path}/manifest.json is damaged: its text doesn't fit its own checksum; "
+        "make the artifact again with the call that made it\n",
     }[name]
     assert artifacts("verify", good)[0] == 0
     assert artifacts("verify", "texts/bad", wide=True)[0] == 1

@@ -51,7 +51,8 @@ def _is_inside(path: str) -> str:
     """A path that leads to a file in an artifact's folder, and on every system to the same one."""
     parts = path.split("/")
     leads_out = not all(parts) or {".", ".."} & {*parts} or "\\" in path or re.match("[A-Za-z]:", path)
-    if leads_out or len(path) > 1024 or not path.isprintable() or parts[0].casefold() == MANIFEST:
+    too_long = len(path) > 1024 or max(len(part.encode(errors="replace")) for part in parts) > 255
+    if leads_out or too_long or not path.isprintable() or parts[0].casefold() == MANIFEST:
         raise ValueError(f"a path must be relative, names joined by '/', and lead to a file inside the artifact beside {MANIFEST}")
     return path
 

@@ -116,7 +116,7 @@ def test_a_manifest_that_names_files_outside_its_folder_is_refused(lines, bucket
     outside = lines.manifest.files[0].model_copy(update={"path": "../../../../outside.txt"})
     place = f"{bucket}/vectors/lines-tiny-bert/{lines.manifest.version}/manifest.json"
     remote.store.pipe_file(place, lines.manifest.model_copy(update={"files": [outside]}).sealed())
-    with pytest.raises(UserError, match=r"names a file outside itself \('\.\./\.\./\.\./\.\./outside\.txt'\); don't use it"):
+    with pytest.raises(UserError, match=r"damaged: its files\.0\.path can't be '\.\./.*a path must be relative.*; don't use it"):
         remote.fetch("vectors/lines-tiny-bert")
 
 
@@ -125,7 +125,16 @@ def test_a_manifest_that_names_files_outside_its_folder_is_refused(lines, bucket
     [
         ("no-address", "'no-address' is no address of a remote root; give one such as s3://bucket/folder"),
         ("s3://me:secret@bucket", "no password belongs in it; give credentials in the environment"),
-        ("nothing://bucket", "nothing:// can't be used here .*; give s3://, gs:// or another address that fsspec knows"),
+        ("s3:/bucket", "'s3:/bucket' is no address of a remote root; give one such as s3://bucket/folder"),
+        ("s3://", "'s3://' is no address of a remote root"),
+        *(
+            (f"{protocol}://a/b", f"{protocol}:// can't be used here; give s3://, gs://, az://, or file:// for a shared folder")
+            for protocol in ("nothing", "zip", "local", "http", "https", "ftp", "github", "simplecache", "S3", "hf", "data")
+        ),
+        *(
+            (address, "doesn't name one place; give one without '::' and '..', such as s3://bucket/folder")
+            for address in ("zip://a::https://b/c.zip", "s3://bucket::file:///x", "s3://bucket/../other", "s3://bucket/a\nb")
+        ),
     ],
 )
 def test_addresses_that_can_not_be_used_are_refused(address, message):

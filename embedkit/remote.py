@@ -187,6 +187,10 @@ class Remote:
                     raise UserError(f"{name} was made from {given.ref}, but {error}") from error
             if len(known) + len(queue) > MOST_MADE_FROM:
                 raise UserError(f"{first} was made from more than {MOST_MADE_FROM:,} artifacts, which no stage does; don't use it")
+        for name, manifest in known.items():
+            for given in manifest.inputs:
+                if known[given.ref].fingerprint != given.fingerprint:
+                    raise UserError(f"{name} was made from {given.ref}, but {self.address} holds another there; don't use it")
         _refuse_too_large(first, sum(file.bytes for name in new for file in known[name].files), self.root)
         for name in oldest_first({name: [given.ref for given in manifest.inputs] for name, manifest in known.items()}):
             if name in new:
@@ -348,6 +352,7 @@ class Remote:
             raise
         except Exception as error:
             why = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
+            why = "".join(sign if sign.isprintable() else "?" for sign in why)
             raise UserError(f"{self.address} refused ({why}); check the address and your credentials, and try again") from error
 
     @contextlib.contextmanager
@@ -408,34 +413,37 @@ class Remote:
 
     def _get(self, place: str, path: Path, most: int) -> None:
         """Copy a file that may have so many bytes."""
-        shown, inside = f"{self.address}/{place}", self._inside(place)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished, bound = _unfinished(path), Bound(shown, most)
+        unfinished = _unfinished(path)
         try:
-            with self._plainly():
-                if self.protocol == "file":
-                    _copy_file(Path(inside), unfinished, bound)
-                else:
-                    known = self.store.info(inside)
-                    bound.set_size(known.get("size"))
-                    if known.get("type") != "file":
-                        raise UserError(f"{shown} is no file; don't use it")
-                    _refuse_too_large(shown, known.get("size") or 0, path.parent)
-                    self.store.get_file(inside, str(unfinished), callback=bound)
-                bound.check(unfinished.stat().st_size)
-                sync(unfinished)
+            self._download(place, unfinished, most)
+            sync(unfinished)
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
 
     def _read(self, place: str, most: int) -> bytes:
         """The bytes of a file that may have so many."""
-        holds = self.root / DRAFTS / f"fetch-{uuid.uuid4().hex}"
+        unfinished = _unfinished(self.root / DRAFTS / "read")
         try:
-            self._get(place, holds / "file", most)
-            return (holds / "file").read_bytes()
+            self._download(place, unfinished, most)
+            return unfinished.read_bytes()
         finally:
-            shutil.rmtree(holds, ignore_errors=True)
+            unfinished.unlink(missing_ok=True)
+
+    def _download(self, place: str, path: Path, most: int) -> None:
+        shown, inside, bound = f"{self.address}/{place}", self._inside(place), Bound(f"{self.address}/{place}", most)
+        with self._plainly():
+            if self.protocol == "file":
+                _copy_file(Path(inside), path, bound)
+            else:
+                known = self.store.info(inside)
+                bound.check(known.get("size"))
+                if known.get("type") != "file":
+                    raise UserError(f"{shown} is no file; don't use it")
+                _refuse_too_large(shown, known.get("size") or 0, path.parent)
+                self.store.get_file(inside, str(path), callback=bound)
+            bound.check(path.stat().st_size)
 
     def _put(self, path: Path, place: str) -> None:
         inside = self._inside(place)

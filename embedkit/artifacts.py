@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -67,6 +67,20 @@ def _is_full(reference: str) -> str:
 Name = Annotated[str, Field(pattern=rf"^(?:{NAME.pattern})\z", max_length=255)]
 Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+
+
+Value = TypeVar("Value")
+
+
+class Known(dict[str, Value]):
+    """What a manifest says, which may be anyone's words: to ask for what it doesn't say is an error that the user can mend."""
+
+    def __init__(self, whose: str, values: Mapping[str, Value]):
+        super().__init__(values)
+        self.whose = whose
+
+    def __missing__(self, name: str) -> Value:
+        raise UserError(f"the manifest of {self.whose} names no {name!r}, which its stage writes; make it again")
 
 
 class Metric(BaseModel):
@@ -153,6 +167,7 @@ class Manifest(BaseModel):
         preflight = self.decisions.get("preflight") or {}
         if not isinstance(preflight, dict) or not all(isinstance(c, dict) and "line" in c for c in preflight.values()):
             raise ValueError("a check must have a line")
+        self.details = Known(f"{self.kind}/{self.name}@{self.version}", self.details)
         return self
 
     def sealed(self) -> bytes:
@@ -366,7 +381,7 @@ class Artifact:
         Raises:
             UserError: when one of them is no longer there: then nothing can be said about what it was fitted on.
         """
-        found = {}
+        found = Known[Artifact](str(self), {})
         for given in self.manifest.inputs:
             kind, name, version = parse_reference(given.ref)
             if not (self.root / kind / name / version).exists():

@@ -624,6 +624,16 @@ def test_a_manifest_that_says_what_no_stage_could_is_refused_though_its_seal_fit
     assert list(scan()) == [(artifact.path, None)]
 
 
+def test_what_a_manifest_does_not_say_is_asked_for_in_vain_in_one_sentence(root):
+    artifact = plant(root, "vectors/reviews", details={"dimension": 3})
+    assert artifact.manifest.details == {"dimension": 3} and artifact.manifest.details.get("parts") is None
+    with pytest.raises(UserError, match=f"^the manifest of {artifact} names no 'parts', which its stage writes; make it again$"):
+        _ = artifact.manifest.details["parts"]
+    with pytest.raises(UserError, match=f"^the manifest of {artifact} names no 'dataset'"):
+        _ = artifact.inputs["dataset"]
+    assert Manifest.model_validate(artifact.manifest.model_dump()).sealed() == (artifact / "manifest.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

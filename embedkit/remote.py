@@ -225,7 +225,7 @@ class Remote:
         complete = (found for found in fitting if self._there(f"{kind}/{name}/{found}/{MANIFEST}"))
         # Without a version the newest is meant, whether others are complete or not; with one it is enough to see that several are.
         fitting = list(itertools.islice(complete, 4 if version else 1))
-        if not fitting and not version:
+        if not known or (not fitting and not version):
             raise not_among("artifact", f"{kind}/{name}", [f"{kind}/{each}" for each in self._names(kind)], f"in {self.address}")
         if not fitting:
             raise not_among(f"version of {kind}/{name}", version, [each for each in known if not each.startswith(version)])

@@ -1,5 +1,6 @@
 """Remote roots: a real S3 server on loopback, and real worker processes that share nothing but it."""
 
+import hashlib
 import json
 import shutil
 import socket
@@ -11,7 +12,7 @@ import urllib.request
 import pytest
 
 from embedkit import Embed, embed, import_encoder, load_texts
-from embedkit.artifacts import Artifact
+from embedkit.artifacts import Artifact, File, Input, Manifest
 from embedkit.cli import main
 from embedkit.embedding import file_of
 from embedkit.remote import Remote
@@ -118,6 +119,158 @@ def test_a_manifest_that_names_files_outside_its_folder_is_refused(lines, bucket
     remote.store.pipe_file(place, lines.manifest.model_copy(update={"files": [outside]}).sealed())
     with pytest.raises(UserError, match=r"damaged: its files\.0\.path can't be '\.\./.*a path must be relative.*; don't use it"):
         remote.fetch("vectors/lines-tiny-bert")
+
+
+# What lies in a store may be anyone's; tests/test_attacks_stores.py tries far more
+
+
+def put(folder, reference, files, inputs=(), listed=()):
+    """An artifact in a folder, whole unless told otherwise."""
+    kind, name = reference.split("/")
+    fingerprint = hashlib.sha256(reference.encode()).hexdigest()
+    version = f"20260801T120000Z-{fingerprint[:8]}"
+    place = folder / kind / name / version
+    place.mkdir(parents=True)
+    for path, content in files.items():
+        (place / path).write_text(content)
+    sums = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
+    listed = listed or [File(path=path, bytes=len(text), sha256=sums[path]) for path, text in files.items()]
+    made = {"kind": kind, "name": name, "version": version, "fingerprint": fingerprint, "files": listed, "settings": {}}
+    refs = [(f"{one.kind}/{one.name}@{one.version}", one.fingerprint) for one in inputs]
+    given = [Input(role=f"given{n}", ref=ref, fingerprint=theirs) for n, (ref, theirs) in enumerate(refs)]
+    manifest = Manifest(**made | {"stage": "put", "revision": 1, "inputs": given})
+    (place / "manifest.json").write_bytes(manifest.sealed())
+    return manifest
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A folder that serves as a remote root, and what pulls from it into a root of this machine."""
+    (tmp_path / "shared").mkdir()
+    return tmp_path / "shared", lambda: Remote(f"file://{tmp_path}/shared", tmp_path / "here")
+
+
+def visible(remote):
+    return [path for path in remote.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "manifest.json"])
+def test_a_copy_ends_where_the_file_is_larger_than_it_may_be(shared, name):
+    folder, here = shared
+    manifest = put(folder, "texts/a", {"a.txt": "apple"})
+    with (folder / f"texts/a/{manifest.version}" / name).open("r+b") as file:
+        file.truncate(2**40)  # a sparse file: no disk holds a copy
+    with pytest.raises(UserError, match=rf"/{name} has more than the (5|67,108,864) bytes it may have; it isn't as published"):
+        here().fetch("texts/a")
+    assert visible(here()) == []
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(shared):
+    folder, here = shared
+    put(folder, "texts/a", {}, listed=[File(path="a.txt", bytes=2**60, sha256="0" * 64)])
+    with pytest.raises(UserError, match=r"^texts/a@\S+ takes 1,152,921,504,606,846,976 bytes, but [\d,]+ are free at "):
+        here().fetch("texts/a")
+    with pytest.raises(UserError, match="make room or name another root"):
+        here().fetch_lineage("texts/a")
+
+
+def test_a_lineage_in_a_circle_is_refused_before_anything_is_copied(shared):
+    folder, here = shared
+    later = put(folder, "texts/b", {"b.txt": "banana"})
+    first = put(folder, "texts/a", {"a.txt": "apple"}, [later])
+    shutil.rmtree(folder / "texts/b")
+    put(folder, "texts/b", {"b.txt": "banana"}, [first])
+    with pytest.raises(UserError, match="is among what it was made from itself, so a manifest was forged; make it again"):
+        here().fetch_lineage("texts/a")
+    assert visible(here()) == []
+
+
+def test_nothing_of_a_lineage_is_seen_whose_input_is_missing_or_another(shared):
+    folder, here = shared
+    given = put(folder, "texts/b", {"b.txt": "banana"})
+    put(folder, "texts/a", {"a.txt": "apple"}, [given.model_copy(update={"fingerprint": given.fingerprint[:8] + "0" * 56})])
+    with pytest.raises(UserError, match=r"^texts/a@\S+ was made from texts/b@\S+, but file://.* holds another there; don't use it"):
+        here().fetch_lineage("texts/a")
+    shutil.rmtree(folder / "texts/b")
+    with pytest.raises(UserError, match=r"^texts/a@\S+ was made from texts/b@\S+, but artifact 'texts/b' is not known; "):
+        here().fetch_lineage("texts/a")
+    assert visible(here()) == []
+
+
+@pytest.mark.parametrize("part", ["texts", "texts/a", "texts/a/VERSION", "texts/a/VERSION/a.txt", "texts/a/VERSION/manifest.json"])
+def test_a_link_in_a_shared_folder_is_not_followed(shared, tmp_path, part):
+    folder, here = shared
+    path = folder / part.replace("VERSION", put(folder, "texts/a", {"a.txt": "apple"}).version)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    with pytest.raises(UserError, match=rf"^{path} is a link, which could lead out of the root; put .* in its place"):
+        here().fetch("texts/a")
+    assert visible(here()) == []
+
+
+@pytest.mark.parametrize("part", ["texts", "texts/a", "texts/a/VERSION"])
+def test_nothing_is_copied_through_a_link_of_this_machine_nor_sent_through_one_there(shared, tmp_path, part):
+    folder, here = shared
+    manifest = put(folder, "texts/a", {"a.txt": "apple"})
+    part, remote = part.replace("VERSION", manifest.version), here()
+    (tmp_path / "outside").mkdir()
+    (remote.root / part).parent.mkdir(parents=True, exist_ok=True)
+    (remote.root / part).symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=rf"^{remote.root / part} is a link"):
+        remote.fetch("texts/a")
+    (remote.root / part).unlink()
+    copy = remote.fetch("texts/a")
+    shutil.rmtree(folder / "texts")
+    (folder / part).parent.mkdir(parents=True, exist_ok=True)
+    (folder / part).symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=rf"^{folder / part} is a link"):
+        remote.send(copy)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_store_that_holds_another_under_the_same_name_is_not_taken_for_sent(shared):
+    folder, here = shared
+    put(folder, "texts/a", {"a.txt": "apple"})
+    copy = here().fetch("texts/a")
+    shutil.rmtree(folder / "texts")
+    put(folder, "texts/a", {"a.txt": "grape"})
+    with pytest.raises(UserError, match=rf"holds another {copy} than this one; remove the one that isn't meant"):
+        here().send(copy)
+
+
+def test_a_lineage_is_sent_and_copied_the_oldest_first(shared, monkeypatch):
+    folder, here = shared
+    oldest = put(folder, "texts/c", {"c.txt": "cherry"})
+    middle = put(folder, "texts/b", {"b.txt": "banana"}, [oldest])
+    put(folder, "texts/a", {"a.txt": "apple"}, [oldest, middle])  # by way of its first input the oldest would be met first
+    remote, sent = here(), []
+    first = remote.fetch_lineage("texts/a")
+    made = {path.stat().st_ctime_ns: path.parent.name for path in remote.root.glob("texts/*/*")}
+    assert [made[time] for time in sorted(made)] == ["c", "b", "a"]
+    monkeypatch.setattr(remote, "send", lambda artifact: sent.append(artifact.manifest.name))
+    remote.send_lineage(first)
+    assert sent == ["c", "b", "a"]
+
+
+def test_a_damaged_receipt_or_decision_of_a_job_is_named(shared):
+    folder, here = shared
+    work = folder / ".drafts/job/work"
+    (work / "receipts").mkdir(parents=True)
+    (work / "receipts/part-0.json").write_text('{"receipt": {}}')
+    with pytest.raises(UserError, match=r"/work/receipts/part-0.json is damaged \(.*\); remove it there, and it is made again"):
+        here().fetch_draft("job")
+    (work / "decisions.json").write_text("[]")
+    with pytest.raises(UserError, match=r"/work/decisions.json is damaged \(it holds no decisions\); remove it there"):
+        here().fetch_draft("job")
+
+
+def test_a_folder_of_too_many_names_is_not_listed_to_its_end(shared, monkeypatch):
+    folder, here = shared
+    monkeypatch.setattr("embedkit.remote.MOST_NAMES", 3)
+    for number in range(4):
+        (folder / f"texts/a/{number}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"/texts/a names more than 3 entries, or goes on for more than 120 s; no root is so large"):
+        here().fetch("texts/a")
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def correct(
     strangers = corrections.keys() - set(ids[places].tolist())
     if strangers:
         raise UserError(
-            f"{len(strangers):,} of the {len(corrections):,} corrections in {_unpinned(settings.corrections)[0]} fit no row, "
+            f"{len(strangers):,} of the {len(corrections):,} corrections in {unpinned(settings.corrections)[0]} fit no row, "
             f"such as the one of id {min(strangers)}; take them out, or load what was reviewed, with the same key_column"
         )
     is_class = any('"neutral"' in text for text in set(raw) if text)

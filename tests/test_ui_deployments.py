@@ -151,7 +151,8 @@ from embedkit import Embed
 from flows.batch_embed import Workers, batch_embed
 
 if __name__ == "__main__":
-    made = batch_embed("texts/news", "encoder/minilm", Embed(engine="keras", precision="float32", rows_per_part=50), Workers(count=2), root=sys.argv[1], name="alone")
+    settings = Embed(engine="keras", precision="float32", rows_per_part=50)  # a choice between engines would take minutes
+    made = batch_embed("texts/news", "encoder/minilm", settings, Workers(count=2), root=sys.argv[1], name="alone")
     print(made)
 """
 

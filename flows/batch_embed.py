@@ -51,15 +51,15 @@ class Workers(Settings):
     """Who makes the parts."""
 
     runner: Literal["processes", "threads", "dask", "ray"] = "processes"
-    """Processes or threads on this machine, or workers of Dask or Ray (`pip install 'embedkit[dask]'`, or `[ray]`), which may be on
-    many."""
+    """Processes or threads on this machine, workers of Dask (`pip install 'embedkit[dask]'`), here or on many, or those of a
+    Ray that runs already (`[ray]`)."""
     count: PositiveInt = 1
     """How many; on a cluster that is there already, how many parts at a time."""
     cores: PositiveInt | None = None
     """Cores for each process; by default this machine's, shared evenly. Threads share all."""
     address: str | None = None
-    """Of a cluster: a Dask scheduler, such as tcp://10.0.0.5:8786, or Ray's, such as ray://10.0.0.5:10001; by default workers are
-    started on this machine."""
+    """Of a cluster: a Dask scheduler, such as tcp://10.0.0.5:8786, or Ray's, such as ray://10.0.0.5:10001; by default workers of
+    Dask are started on this machine, on loopback and behind a certificate."""
 
 
 def _worth_another_try(task: Any, run: Any, state: Any) -> bool:
@@ -130,29 +130,26 @@ def _runner(workers: Workers) -> TaskRunner[Any]:
         return ThreadPoolTaskRunner(max_workers=workers.count)
     if workers.runner == "processes":
         return ProcessPoolTaskRunner(max_workers=workers.count, initializer=end_with_pool)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its maker otherwise
-    module, name, own = CLUSTERS[workers.runner]
+    if workers.runner == "ray" and not workers.address:
+        raise UserError(
+            "no Ray is started here, since one listens on every network of this machine; give the address of one that runs, such "
+            "as ray://10.0.0.5:10001, or take processes or dask"
+        )
+    module, name = CLUSTERS[workers.runner]
     try:
         runner = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         advice = f"run `pip install 'embedkit[{workers.runner}]'`, or take another runner"
         raise UserError(f"{workers.runner} is not installed; {advice}") from error
-    return runner(address=workers.address) if workers.address else runner(**own(workers.count))
+    if workers.address:
+        return runner(address=workers.address)
+    # On loopback, and only for who has the certificate that is made for it: whoever can talk to a scheduler can run code.
+    own = {"host": "127.0.0.1", "n_workers": workers.count, "threads_per_worker": 1, "dashboard_address": None, "security": True}
+    return runner(cluster_kwargs=own)
 
 
-CLUSTERS: dict[str, tuple[str, str, Callable[[int], dict[str, Any]]]] = {
-    "dask": (
-        "prefect_dask.task_runners",
-        "DaskTaskRunner",
-        lambda count: {"cluster_kwargs": {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}},
-    ),
-    "ray": (
-        "prefect_ray.task_runners",
-        "RayTaskRunner",
-        lambda count: {"init_kwargs": {"num_cpus": count, "include_dashboard": False}},
-    ),
-}
-"""Where Prefect's runners for clusters are, and how each is asked for so many workers on this machine."""
+CLUSTERS = {"dask": ("prefect_dask.task_runners", "DaskTaskRunner"), "ray": ("prefect_ray.task_runners", "RayTaskRunner")}
+"""Where Prefect's runners for clusters are."""
 
 
 def _work(workers: Workers, remote: Remote | None, job: Job, pending: list[int], advance: Callable[[int], None]) -> Generator[int]:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -23,17 +24,29 @@ def workers(name):
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if COMMANDS[name] in (folder / "cmdline").read_bytes() and os.getsid(int(folder.name)) == os.getsid(0):
+            ours = name == "ray" or os.getsid(int(folder.name)) == os.getsid(0)  # Ray's are started by the cluster
+            if COMMANDS[name] in (folder / "cmdline").read_bytes() and ours:
                 found.append(int(folder.name))
         except (OSError, ValueError):
             continue
     return found
 
 
-@pytest.mark.parametrize("name", ["dask", "ray"])
-def test_workers_of_a_cluster_make_the_same_bytes_though_one_dies(name, tiny_bert, tmp_path, server):
+@pytest.fixture
+def cluster(name):
+    """The address of a cluster that runs already; None for Dask, which `batch_embed` starts itself."""
     if importlib.util.find_spec(f"prefect_{name}") is None:
         pytest.skip(f"prefect-{name} is not installed (the extra {name})")
+    if name == "dask":
+        yield None
+        return
+    subprocess.run(["ray", "start", "--head", "--num-cpus", "2", "--port", "0", "--include-dashboard", "false"], check=True)
+    yield "auto"
+    subprocess.run(["ray", "stop", "--force"], check=True)
+
+
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_workers_of_a_cluster_make_the_same_bytes_though_one_dies(name, cluster, tiny_bert, tmp_path, server):
     from flows.batch_embed import Workers, batch_embed
 
     words, drawn = "the a cat dog sat ran on mat moon red blue".split(), np.random.default_rng(0)
@@ -56,7 +69,7 @@ def test_workers_of_a_cluster_make_the_same_bytes_though_one_dies(name, tiny_ber
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    chosen = Workers.model_validate({"runner": name, "count": 2})
+    chosen = Workers.model_validate({"runner": name, "count": 2, "address": cluster})
     made = batch_embed("texts/lines", "encoder/tiny-bert", SETTINGS, chosen, root=str(tmp_path / "cluster"))
     killer.join(timeout=10)
     assert killed

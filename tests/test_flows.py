@@ -152,6 +152,13 @@ def test_an_address_is_for_a_cluster():
         _runner(Workers(runner="threads", address="tcp://127.0.0.1:1"))
 
 
+def test_no_ray_is_started_that_would_listen_on_every_network():
+    from flows.batch_embed import Workers, _runner
+
+    with pytest.raises(UserError, match="no Ray is started here, since one listens on every network of this machine; give"):
+        _runner(Workers(runner="ray"))
+
+
 @pytest.mark.parametrize("name", ["dask", "ray"])
 def test_a_missing_cluster_library_is_named(name, monkeypatch):
     from flows.batch_embed import Workers, _runner
@@ -159,4 +166,4 @@ def test_a_missing_cluster_library_is_named(name, monkeypatch):
     monkeypatch.setitem(sys.modules, f"prefect_{name}.task_runners", None)
     monkeypatch.setitem(sys.modules, f"prefect_{name}", None)
     with pytest.raises(UserError, match=rf"{name} is not installed; run `pip install 'embedkit\[{name}\]'`, or take another"):
-        _runner(Workers(runner=name))
+        _runner(Workers(runner=name, address="tcp://127.0.0.1:1"))

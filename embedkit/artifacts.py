@@ -160,6 +160,8 @@ class Manifest(BaseModel):
             raise ValueError("a file can't be listed twice")
         if len({given.role for given in self.inputs}) < len(self.inputs):
             raise ValueError("two inputs can't have one role")
+        if f"{self.kind}/{self.name}@{self.version}" in (given.ref for given in self.inputs):
+            raise ValueError("an artifact can't be made from itself")
         if self.version and not self.version.endswith(f"-{self.fingerprint[:8]}"):
             raise ValueError("a version must end with the first digits of the fingerprint")
         if self.source is not None and not isinstance(self.source.get("text"), str):

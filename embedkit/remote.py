@@ -199,13 +199,13 @@ class Remote:
 
     def send(self, artifact: Artifact) -> None:
         """Publish a local artifact in the remote root, unless it is there: its files, and then its manifest."""
+        artifact.check()
         place = _place(str(artifact))
         if self._there(f"{place}/{MANIFEST}"):
             _, theirs = self._manifest(str(artifact))
             if (theirs.fingerprint, theirs.content) != (artifact.manifest.fingerprint, artifact.manifest.content):
                 raise UserError(f"{self.address}/{place} holds another {artifact} than this one; remove the one that isn't meant")
             return
-        artifact.check()
         for name in (*(file.path for file in artifact.manifest.files), MANIFEST):
             self._put(artifact / name, f"{place}/{name}")
 

@@ -241,7 +241,7 @@ def without_seal(field):
         path = folder / "manifest.json"
         fields = json.loads(path.read_text())
         seal = fields.pop("seal")
-        fields[field] = "forged" if isinstance(fields[field], str) else None
+        fields[field] = None if fields[field] else "forged"
         path.write_text(json.dumps(fields | {"seal": seal}, indent=1, ensure_ascii=False) + "\n")
 
     return change
@@ -353,7 +353,7 @@ def test_whatever_is_changed_is_found_and_refused(chain, tmp_path, capsys):
             change(folder, outside)
             found = [("verify", run(capsys, ["artifacts", "verify"]))]
             wrong = [] if found[0][1][0] == 1 and found[0][1][1] and "Traceback" not in found[0][1][2] else found
-            pushed = ["artifacts", "push", reference[kind], f"file://{tmp_path}/kept/store"]
+            pushed = ["artifacts", "push", reference[kind], f"file://{tmp_path}/outside/store"]
             for words in (*commands[kind], pushed):
                 told = run(capsys, words)
                 wrong += [] if one_sentence(told) else [(" ".join(words), told)]

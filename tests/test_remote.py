@@ -238,6 +238,15 @@ def test_a_store_that_holds_another_under_the_same_name_is_not_taken_for_sent(sh
         here().send(copy)
 
 
+def test_what_is_damaged_here_is_not_taken_for_sent_though_it_is_there(shared):
+    folder, here = shared
+    put(folder, "texts/a", {"a.txt": "apple"})
+    copy = here().fetch("texts/a")
+    (copy / "a.txt").write_text("grape")
+    with pytest.raises(UserError, match="is damaged: a.txt doesn't fit its checksum"):
+        here().send(copy)
+
+
 def test_a_lineage_is_sent_and_copied_the_oldest_first(shared, monkeypatch):
     folder, here = shared
     oldest = put(folder, "texts/c", {"c.txt": "cherry"})

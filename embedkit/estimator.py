@@ -32,7 +32,7 @@ from embedkit.preparation import stacked
 from embedkit.restoration import case_of
 from embedkit.roles import ONE_HOT, RoleText, find, left_out
 from embedkit.schedules import Share
-from embedkit.settings import UserError
+from embedkit.settings import UserError, listed
 from embedkit.tasks import Task, as_counts, task_of
 
 Target = Literal["auto", "class", "classes", "number", "count"]
@@ -261,7 +261,7 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
             return validate_data(self, X, reset=reset, skip_check_array=True)
         if missing := [name for name in self.feature_names_in_ if name not in X.columns]:
             advice = "give all columns that it was fitted on, with None for a value that is missing"
-            raise UserError(f"X has no column {' and no '.join(map(repr, missing))}; {advice}")
+            raise UserError(f"X has no column {listed(map(repr, missing), ' and no ')}; {advice}")
         return X[list(self.feature_names_in_)]
 
 

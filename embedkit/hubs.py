@@ -7,10 +7,12 @@ here says so in one sentence and names the local form. No code from a hub is eve
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from embedkit.environment import package_version
-from embedkit.settings import UserError, not_among
+from embedkit.settings import UserError, listed, not_among
+
+BYTES_AT_ONCE = 2**26
 
 
 def content(scheme: str, name: str) -> str:
@@ -66,7 +68,7 @@ def splits(name: str, subset: str | None) -> Iterator[tuple[str, Iterator[dict[s
     except ValueError as error:  # several configurations, none named; or one that isn't there
         names = datasets.get_dataset_config_names(repository, revision=commit)
         if subset is None:
-            raise UserError(f"hf://{repository} has several subsets ({', '.join(names)}); name one with files.subset") from error
+            raise UserError(f"hf://{repository} has several subsets ({listed(names)}); name one with files.subset") from error
         raise not_among(f"subset of hf://{repository}", subset, names) from error
     except (FileNotFoundError, RuntimeError) as error:
         words = str(error).splitlines()[0]
@@ -77,22 +79,32 @@ def splits(name: str, subset: str | None) -> Iterator[tuple[str, Iterator[dict[s
         yield str(split), _plain(rows)
 
 
-def parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; images stay encoded, class labels become their names."""
+def parquet(path: Path, data: BinaryIO | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, whose bytes may be given; images stay encoded, class labels become their names."""
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(data or path)
         try:
             features = datasets.Features.from_arrow_schema(file.schema_arrow)
         except ValueError:  # a type that the library doesn't know, such as a map; Arrow reads it, and it names no classes
             features = {}
-        for batch in file.iter_batches(1024):
+        for batch in file.iter_batches(_rows_at_once(file)):
             yield from (_named(row, features) for row in batch.to_pylist())
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} can't be read as Parquet ({error}); give a whole file, or rename it to what it is") from error
+
+
+def _rows_at_once(file: Any) -> int:
+    """How many rows of a Parquet file are taken in one go: so many that they are no more than BYTES_AT_ONCE, once uncompressed."""
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    size = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+    for few in file.iter_batches(16):  # values that repeat are stored once, so they may be larger than the file says
+        size = max(size, few.nbytes // max(1, few.num_rows))
+        break
+    return min(1024, 1 + BYTES_AT_ONCE // max(1, size))
 
 
 def _plain(rows: Any) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from embedkit.settings import UserError, not_among
+from embedkit.settings import UserError, listed, not_among
 from embedkit.sources import Source
 
 # Model types that keras-hub converts, with the name under which their weights stand in checkpoints of a whole model.
@@ -84,7 +84,7 @@ def load(source: Source, architecture: str | None, alpha: float | None, size: in
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -472,7 +472,7 @@ def path_of(model: Any, layer: str) -> str:
     paths = [path for path, _, _ in list_layers(model)]
     fitting = [path for path in paths if path == layer] or [path for path in paths if path.rsplit("/", 1)[-1] == layer]
     if len(fitting) > 1:
-        raise UserError(f"{len(fitting)} layers are called {layer!r}: {', '.join(fitting)}; give one of these paths")
+        raise UserError(f"{len(fitting)} layers are called {layer!r}: {listed(fitting)}; give one of these paths")
     if not fitting:
         near = [path.rsplit("/", 1)[-1] for path in paths]
         raise not_among("layer", layer, near, hint="list them with `embedkit layers SOURCE`")

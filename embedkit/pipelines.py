@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from embedkit import images
 from embedkit.features import UNKNOWN, Columns, Embedded, Plain, as_texts
-from embedkit.settings import UserError
+from embedkit.settings import UserError, listed
 
 TOKENS_PER_BATCH = 1024
 """Padded tokens in a batch of texts; 512 to 2,048 were enough to keep a processor busy when measured."""
@@ -267,7 +267,7 @@ class TableFeed:
     def _refuse_missing(self, names: Collection[str], where: str = "") -> None:
         if missing := [column.name for column in self.columns if column.name not in names]:
             advice = "give all columns that the encoder was made from, with None for a value that is missing"
-            raise UserError(f"there is no column {' and no '.join(map(repr, missing))}{where}; {advice}")
+            raise UserError(f"there is no column {listed(map(repr, missing), ' and no ')}{where}; {advice}")
 
 
 def _other_type(column: Plain | Embedded, value: Any, where: str = "") -> UserError:

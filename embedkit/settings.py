@@ -8,7 +8,13 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+NAMES_SHOWN = 12
+LONGEST_NAME = 80
+"""Characters of a name in a message. A file may bring names as long as it likes, and as many."""
+NAMES_COMPARED = 2000
+"""Names that a misspelt one is compared with; a millisecond each where all look alike."""
 
 
 class UserError(ValueError):
@@ -17,15 +23,35 @@ class UserError(ValueError):
 
 def not_among(what: str, came: str, allowed: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that is not one of those allowed; near names first, so that a slip is mended at a glance."""
-    names = list(dict.fromkeys(allowed))
-    near = difflib.get_close_matches(came, names, n=3, cutoff=0.5)
+    names, came = list(dict.fromkeys(map(short, allowed))), short(came)
+    near = difflib.get_close_matches(came, names[:NAMES_COMPARED], n=3, cutoff=0.5)
     if near:
         offer = "did you mean " + " or ".join(repr(name) for name in near) + "?"
     elif names:
-        offer = "there is " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        offer = f"there is {listed(names)}"
     else:
         offer = "there is none"
     return UserError(f"{what} {came!r} is not known; {offer}" + (f" ({hint})" if hint else ""))
+
+
+def short(name: str) -> str:
+    """A name as a message has it: cut where it is longer than LONGEST_NAME."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
+
+
+def listed(names: Iterable[str], between: str = ", ") -> str:
+    """Names as a message has them: the first few, each of bounded length, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - NAMES_SHOWN:,} more" if len(every) > NAMES_SHOWN else ""
+    return between.join(map(short, every[:NAMES_SHOWN])) + more
+
+
+def later(default: Any) -> Any:
+    """The default of a setting that a class got after artifacts had been made with it.
+
+    At its default the setting is left out of what a call is known by, so that such artifacts are still found.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 def _in_source_order(schema: dict[str, Any], model: type) -> None:
@@ -45,6 +71,11 @@ class Settings(BaseModel):
         validate_default=True,
         json_schema_extra=_in_source_order,
     )
+
+    @property
+    def follows_links(self) -> bool | None:
+        """Whether links that lead out of a source's folder are followed; None for a network's, which may be made of them."""
+        return None
 
 
 class Seeded(Settings):

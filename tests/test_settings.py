@@ -3,7 +3,7 @@
 import pytest
 from pydantic import PositiveInt, ValidationError
 
-from embedkit.settings import PositiveIntOrNone, Seeded, Settings, UserError, not_among
+from embedkit.settings import PositiveIntOrNone, Seeded, Settings, UserError, later, listed, not_among
 
 
 class Oven(Settings):
@@ -118,3 +118,28 @@ def test_a_long_list_is_cut_after_twelve():
 def test_an_empty_list_says_there_is_none_and_a_hint_comes_last():
     assert str(not_among("page", "x", [], hint="write one")) == "page 'x' is not known; there is none (write one)"
     assert isinstance(not_among("page", "x", iter(["y"])), UserError)
+
+
+def test_a_message_about_names_stays_short_however_many_and_long_they_are():
+    names = [f"{number} " + "x" * 200 for number in range(100_000)]
+    said = str(not_among("column", "y" * 10**6, names))
+    assert len(said) < 1500 and said.endswith(" and 99,988 more")
+    assert "did you mean '7 xxx" in str(not_among("column", "7 " + "x" * 200, names[:20]))
+
+
+def test_names_in_a_message_are_the_first_few_each_cut():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(["x" * 81]) == "x" * 77 + "..." and listed(["x" * 80]) == "x" * 80
+    assert listed(map(str, range(14)), " and no ") == " and no ".join(map(str, range(12))) + " and 2 more"
+
+
+def test_a_setting_that_came_later_is_left_out_of_what_is_written_at_its_default():
+    class Later(Settings):
+        """Later."""
+
+        most: PositiveInt = later(7)
+        """How many."""
+
+    assert Later().model_dump(mode="json") == {} and Later(most=7) == Later()
+    assert Later(most=8).model_dump(mode="json") == {"most": 8} and Later.model_validate_json("{}").most == 7
+    assert Later.model_json_schema()["properties"]["most"]["default"] == 7

@@ -660,7 +660,7 @@ def prunable(root: Path | str | None = None, keep: int = 1) -> list[Artifact]:
     kept = {str(artifact): artifact for versions in by_name.values() for artifact in versions[-keep:]}
     known = {str(artifact): artifact for artifact in everything}
     for path in (root_at(root) / DRAFTS).glob(f"*/{INPUTS}"):  # a draft may be gone on with
-        kept |= {reference: known[reference] for reference in json.loads(path.read_text()) if reference in known}
+        kept |= {reference: known[reference] for reference in json.loads(path.read_text(encoding="utf-8")) if reference in known}
     queue = list(kept.values())
     while queue:
         for given in queue.pop().manifest.inputs:

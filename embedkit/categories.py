@@ -280,7 +280,7 @@ def neighbours(
     artifact = Artifact.open(encoder, root).check()
     if not (artifact / "columns.json").is_file():
         raise UserError(f"{artifact} is no encoder of a table; give one that `embedkit learn-categories` made")
-    columns = Columns.model_validate_json((artifact / "columns.json").read_text())
+    columns = Columns.model_validate_json((artifact / "columns.json").read_text(encoding="utf-8"))
     names = [one.name for one in columns.embedded]
     if column not in names:
         raise not_among("embedded column", column, names)

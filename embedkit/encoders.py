@@ -99,9 +99,9 @@ class Encoder:
         artifact = Artifact.open(reference, root)
         folder = encoder_folder(artifact)
         artifact.check()
-        facts = EncoderFacts.model_validate_json((folder / "encoder.json").read_text())
+        facts = EncoderFacts.model_validate_json((folder / "encoder.json").read_text(encoding="utf-8"))
         file = PREPROCESSING.get(facts.modality)
-        preprocessing = (folder / file).read_text() if file else None
+        preprocessing = (folder / file).read_text(encoding="utf-8") if file else None
         model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
         encoder = cls(model, facts, preprocessing, str(artifact))
         encoder.folds, encoder.folder = Folds.open(folder, model), folder
@@ -293,8 +293,8 @@ def save_encoder(
     facts = facts.model_copy(update={"identity": identity(model, facts, preprocessing)})
     save_model(model, out / f"{folder}/model.keras")
     if preprocessing is not None:
-        (out / f"{folder}/{PREPROCESSING[facts.modality]}").write_text(preprocessing)
-    (out / f"{folder}/encoder.json").write_text(facts.model_dump_json(indent=1) + "\n")
+        (out / f"{folder}/{PREPROCESSING[facts.modality]}").write_text(preprocessing, encoding="utf-8", newline="\n")
+    (out / f"{folder}/encoder.json").write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
     encoder = Encoder(model, facts, preprocessing, "the new encoder")
     vectors = encoder.encode(canaries.inputs(facts.modality, preprocessing))
     if not np.isfinite(vectors).all():

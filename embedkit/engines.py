@@ -243,7 +243,7 @@ def gpus() -> list[Any]:
 def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16."""
     try:
-        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return False
     return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))

@@ -45,7 +45,7 @@ def package_version(name: str) -> str | None:
 @functools.cache
 def _processor() -> str:
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         match = None
     return match.group(1).strip() if match else platform.processor() or platform.machine()
@@ -67,7 +67,7 @@ def _commit() -> str | None:
         return None
     try:
         command = ["git", "--no-optional-locks", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -84,7 +84,7 @@ def reset_peak_memory() -> None:
 
 def _clear() -> None:
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
     except OSError:
         return
 
@@ -114,7 +114,7 @@ def peak_of() -> Iterator[Callable[[], int]]:
 
 def _peak() -> int:
     try:
-        match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        match = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         match = None
     if match:

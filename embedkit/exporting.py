@@ -176,7 +176,7 @@ def _as_graph(out: Draft, artifact: Artifact, subject: Subject, format: str) -> 
     if encoder.facts.modality == "texts":
         text = fast(text, encoder.facts.maximal_length)
     if text:
-        (out / PREPROCESSING[encoder.facts.modality]).write_text(text)
+        (out / PREPROCESSING[encoder.facts.modality]).write_text(text, encoding="utf-8", newline="\n")
     tensors = {"inputs": model.input, "outputs": model.output}
     write_json(out / "preprocessing.json", described(encoder.facts, encoder.feed) | {s: _tensors(t) for s, t in tensors.items()})
     if subject.labels:

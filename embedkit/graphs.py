@@ -125,7 +125,8 @@ def write_openvino(folder: Path, model: Any) -> None:
     openvino_library()
     path = folder / "model.xml"
     model.export(str(path), format="openvino", verbose=False)
-    path.write_text(NUMBERED.sub(r"\1\3_\2\4", path.read_text()))
+    text = NUMBERED.sub(r"\1\3_\2\4", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_openvino(folder: Path) -> Run:

@@ -98,7 +98,8 @@ def write_sentence_transformers(folder: Path, encoder: Encoder, preprocessing: s
         modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     else:
         _save_weights(folder / STATIC / "model.safetensors", {"embedding.weight": table})
-        (folder / STATIC / "tokenizer.json").write_text(fast(_lowering(preprocessing, facts), facts.maximal_length))
+        text = fast(_lowering(preprocessing, facts), facts.maximal_length)
+        (folder / STATIC / "tokenizer.json").write_text(text, encoding="utf-8", newline="\n")
         modules = [(STATIC, "StaticEmbedding")]
     if facts.normalised:
         path = f"{len(modules)}_Normalize"
@@ -162,13 +163,13 @@ def _write_bert(folder: Path, encoder: Encoder, bert: berts.Bert, tokenizer: str
     modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_sqrt_len_tokens": "other"}
     flags = {f"pooling_mode_{mode}": name == facts.pooling for mode, name in modes.items()}
     write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": shape.width} | flags)
-    (folder / "tokenizer.json").write_text(fast(tokenizer, facts.maximal_length))
+    (folder / "tokenizer.json").write_text(fast(tokenizer, facts.maximal_length), encoding="utf-8", newline="\n")
     # A named class, such as BertTokenizer, would build a tokenizer of its own from the vocabulary.
     whole = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": shape.positions}
     write_json(folder / "tokenizer_config.json", whole | special)
     write_json(folder / "special_tokens_map.json", special)
     if vocabulary := _word_pieces(tokenizer):
-        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
 
 
 def _as_transformers(named: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
@@ -207,7 +208,7 @@ def read_sentence_transformers(folder: Path, encoder: Encoder) -> Encode:
     """Open such a folder anew, everything taken from its files, by what `import_encoder` reads others' folders with."""
     import keras
 
-    modules = json.loads((folder / "modules.json").read_text())
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     if modules[0]["path"] == STATIC:
         return _read_table(folder, normalised=modules[-1]["type"].endswith(".Normalize"))
     network = networks.load(Source(str(folder)), None, None, None, "0..255")
@@ -226,7 +227,7 @@ def _read_table(folder: Path, normalised: bool) -> Encode:
 
     table = load_file(folder / STATIC / "model.safetensors")["embedding.weight"]
     tokenizer = Tokenizer.from_file(str(folder / STATIC / "tokenizer.json"))
-    own = json.loads((folder / "config_sentence_transformers.json").read_text())
+    own = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
     prompt = own["prompts"].get(own["default_prompt_name"], "")
 
     def encode(rows: Sequence[Any]) -> np.ndarray:
@@ -268,7 +269,7 @@ def write_keras_hub(folder: Path, encoder: Encoder, preprocessing: str) -> list[
     backbone.save_to_preset(str(folder))
     tokenizer.save_to_preset(str(folder))
     _undate(folder)
-    (folder / EXACT).write_text(fast(preprocessing, facts.maximal_length))
+    (folder / EXACT).write_text(fast(preprocessing, facts.maximal_length), encoding="utf-8", newline="\n")
     notes = ["pooled_output of this preset means nothing, vectors are pooled from sequence_output (preprocessing.json)"]
     if shape.activation != "gelu_approximate":
         notes.append(f"keras-hub's BERT computes the tanh form of GELU, the encoder {shape.activation}")
@@ -299,7 +300,7 @@ def _split_apart(tokenizer: Any, preprocessing: str, encoder: Encoder) -> int:
 
 def _undate(folder: Path) -> None:
     path = folder / "metadata.json"
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, found | {"date_saved": "1980-01-01@00:00:00"})
 
 
@@ -314,7 +315,7 @@ def read_keras_hub(folder: Path, encoder: Encoder) -> Encode:
     pooled = pool(tokens, Network("texts", backbone, tokens, "", facts.pooling), facts.pooling)
     if facts.normalised:
         pooled = keras.layers.UnitNormalization()(pooled)
-    return Encoder(keras.Model(backbone.input, pooled), facts, (folder / EXACT).read_text(), "the export").encode
+    return Encoder(keras.Model(backbone.input, pooled), facts, (folder / EXACT).read_text(encoding="utf-8"), "the export").encode
 
 
 LAYOUTS = {

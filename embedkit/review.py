@@ -65,7 +65,7 @@ def write_review(out: Draft, dataset: Artifact, rows: np.ndarray, classes: list[
         "classes": classes,
         "rows": [_entry(row, content or {}, kind) for row, content in zip(first, contents, strict=True)],
     }
-    (out / "review.html").write_text(_page(data))
+    (out / "review.html").write_text(_page(data), encoding="utf-8", newline="\n")
 
 
 def _ranked(rows: pa.Table, classes: list[str], probabilities: np.ndarray) -> pa.Table:

@@ -46,7 +46,7 @@ def measure(artifacts: Sequence[Artifact], rows: list[Any], rounds: int = ROUNDS
     command = [sys.executable, "-m", "embedkit.speeds"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run(
-        command, input=json.dumps(asked), capture_output=True, text=True, env=os.environ | one_thread | {"PYTHONPATH": path}
+        command, input=json.dumps(asked), capture_output=True, encoding="utf-8", env=os.environ | one_thread | {"PYTHONPATH": path}
     )
     if done.returncode:
         last = (done.stderr.strip() or "no word").splitlines()[-1]

@@ -238,6 +238,45 @@ def test_nothing_is_unpickled_or_run_from_data(name):
             assert given.get("safe_mode") == "True", f"line {node.lineno} doesn't say safe_mode=True"
 
 
+def without_encoding(tree):
+    """Calls that read or write text as the locale has it, and writers that leave the ends of lines to the platform."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func).rpartition(".")[2]
+        given = {keyword.arg: keyword.value for keyword in node.keywords}
+        words = [one.value for one in [*node.args, *given.values()] if isinstance(one, ast.Constant)]
+        modes = [word for word in words if isinstance(word, str) and re.fullmatch("[rwxa][bt+]*", word)]
+        text = any("b" not in mode for mode in modes)
+        if not modes and called in ("open", "fdopen"):  # `.open(something)` that is no mode opens something else than a file
+            text = not isinstance(node.func, ast.Attribute) or called == "fdopen" or not node.args
+        takes = called in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile") and text
+        takes |= called in ("read_text", "write_text", "TextIOWrapper") or "universal_newlines" in given
+        takes |= isinstance(given.get("text"), ast.Constant) and given["text"].value is True
+        writes = called in ("write_text", "TextIOWrapper")
+        if (takes and "encoding" not in given) or (writes and "newline" not in given):
+            yield f"line {node.lineno}: {ast.unparse(node)[:80]}"
+
+
+@pytest.mark.parametrize("name", [*TREES, *FLOWS])
+def test_no_locale_decides_what_is_read_or_written(name):
+    assert [*without_encoding((TREES | FLOWS)[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        *((call, True) for call in ("open(path)", "open(path, 'w')", "path.open()", "path.open('w')", "io.open(path, 'a')")),
+        *((call, True) for call in ("path.read_text()", "path.write_text(x, encoding='utf-8')", "io.TextIOWrapper(raw)")),
+        *((call, True) for call in ("NamedTemporaryFile('w')", "gzip.open(path, 'rt')", "os.fdopen(1)", "run(x, text=True)")),
+        *((call, False) for call in ("open(path, 'rb')", "path.open('wb')", "gzip.open(raw)", "Artifact.open(reference, root)")),
+        *((call, False) for call in ("path.read_text(encoding='utf-8')", "TemporaryFile()", "open(path, encoding='utf-8')")),
+    ],
+)
+def test_the_rule_about_encodings_finds_what_it_is_for(code, found):
+    assert bool([*without_encoding(ast.parse(code))]) == found
+
+
 @pytest.mark.parametrize("name", [name for name in TREES if name != "__main__"])
 def test_a_module_opens_with_what_it_is_about(name):
     words = ast.get_docstring(TREES[name])

@@ -3,11 +3,19 @@
 Pixels are (height, width, 3) uint8, RGB, upright. One decoder for every stage, so that what was trained on is what is
 embedded: JPEG, PNG, GIF and WebP (first frame), MPO (first picture), BMP, TIFF, PPM; grey, palette, CMYK and 16-bit pictures
 come out as 8-bit RGB, transparency over white, EXIF rotation applied.
+
+A few bytes may stand for a picture that fills the memory, so its size is looked at before it is decoded, and colours are
+converted a strip at a time. Decoding takes 8 bytes a pixel at most, result included, and 16 where the decoder itself holds the
+picture several times: WebP, PPM of 16 bits, and progressive JPEG.
 """
 
+import contextlib
 import functools
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +23,12 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """What is decoded, whatever a file is called. Pillow knows more, but some of them start other programs. MPO, several JPEGs in a
 file, isn't among its openers: that of JPEG reads it."""
 MAX_PIXELS = 500_000_000
-"""Largest picture that is decoded, in pixels: 1.5 GB of memory. A 20,000 x 10,000 panorama has 200 million."""
+"""Largest picture that is decoded, in pixels: 4 GB of memory, 8 GB of the formats that take more. A 20,000 x 10,000 panorama has
+200 million."""
+AT_ONCE = 2**31
+"""Bytes that pictures take which are decoded side by side, whatever number of threads; a larger one is decoded alone."""
+STRIP = 2**18
+"""Pixels whose colours are converted in one go."""
 
 
 def decode(data: bytes, near: tuple[int, int] | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -31,28 +44,83 @@ def decode(data: bytes, near: tuple[int, int] | None = None, size: tuple[int, in
 
     Raises:
         ValueError: with the reason, when the bytes are no picture, are cut off, or hold more than MAX_PIXELS.
+        MemoryError: with the picture's size, when there is no memory for it.
     """
+    with _opened(data, near, MAX_PIXELS) as picture:
+        return _pixels(picture) if size is None else np.asarray(_resized(_rgb(picture), size))
+
+
+def check(data: bytes, most: int = MAX_PIXELS) -> None:
+    """See that a picture can be decoded, without making an array of it.
+
+    Args:
+        data: the bytes of an image file.
+        most: pixels that it may have.
+
+    Raises:
+        ValueError: with the reason, where it can't be or has more pixels.
+        MemoryError: with its size, where it may have as many but there is no memory for them.
+    """
+    with _opened(data, (1, 1), most) as picture:
+        _rgb(picture.crop((0, 0, picture.width, 1)))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, near: tuple[int, int] | None, most: int) -> Iterator[Any]:
+    """A picture in its own colours, upright, for as long as there is room for it in memory."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     _hush()
     if not data:
         raise ValueError("the file is empty")
     Image.MAX_IMAGE_PIXELS = None  # ours is the bound below
+    name = "the picture"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}")
+            whole, name = picture.width * picture.height, f"{picture.width} x {picture.height} pixels"
+            if whole > most:
+                raise ValueError(f"{name} are more than {most:,}")
             if near:
                 side = max(near)  # of both, since the picture may have to be turned
                 picture.draft(None, (side, side))
-            ImageOps.exif_transpose(picture, in_place=True)
-            return np.asarray(_resized(_rgb(picture), size))
-    except (ValueError, MemoryError):
+            own = (16 if picture.format in ("WEBP", "PPM") else 8) * picture.width * picture.height
+            with _room.of(own + (8 * whole if picture.info.get("progressive") else 0)):
+                ImageOps.exif_transpose(picture, in_place=True)
+                picture.load()
+                yield picture
+    except MemoryError as error:
+        raise MemoryError(name) from error
+    except ValueError:
         raise
     except UnidentifiedImageError as error:  # whose own words hold an address in memory
         raise ValueError("not a readable picture (of no known format)") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         raise ValueError(f"not a readable picture ({error})") from error
+
+
+class _Room:
+    """Memory that threads share; who finds too little of it free waits."""
+
+    def __init__(self, size: int):
+        self.size = self.free = size
+        self.turn, self.changed = threading.Lock(), threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Hold so much of it, or all of it where more is asked for."""
+        size = min(size, self.size)
+        with self.turn, self.changed:  # one waits at a time, so that small ones don't pass a large one for ever
+            self.changed.wait_for(lambda: self.free >= size)
+            self.free -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += size
+                self.changed.notify_all()
+
+
+_room = _Room(AT_ONCE)
 
 
 @functools.cache
@@ -61,7 +129,32 @@ def _hush() -> None:
     warnings.filterwarnings("ignore", module="PIL")
 
 
-def _rgb(picture):  # PIL.Image.Image -> PIL.Image.Image
+def _strips(picture: Any) -> Iterator[tuple[int, Any]]:
+    """A picture in RGB, a few rows at a time, each with the number of its first row."""
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        yield top, _converted(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
+
+
+def _pixels(picture: Any) -> np.ndarray:
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top, strip in _strips(picture):
+        pixels[top : top + strip.height] = np.asarray(strip)
+    return pixels
+
+
+def _rgb(picture: Any) -> Any:
+    from PIL import Image
+
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    whole = Image.new("RGB", picture.size)
+    for top, strip in _strips(picture):
+        whole.paste(strip, (0, top))
+    return whole
+
+
+def _converted(picture: Any) -> Any:
     from PIL import Image
 
     if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip
@@ -73,10 +166,10 @@ def _rgb(picture):  # PIL.Image.Image -> PIL.Image.Image
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _resized(picture, size: tuple[int, int] | None):  # PIL.Image.Image -> PIL.Image.Image
+def _resized(picture: Any, size: tuple[int, int]) -> Any:
     from PIL import Image
 
-    if size is None or size == (picture.height, picture.width):
+    if size == (picture.height, picture.width):
         return picture
     return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 

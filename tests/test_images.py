@@ -1,8 +1,12 @@
 """Odd pictures become upright 8-bit RGB, and what is no picture is refused with a reason."""
 
 import io
+import json
 import struct
+import subprocess
+import sys
 import threading
+import time
 import warnings
 import zlib
 
@@ -258,3 +262,123 @@ def test_shrinking_averages_instead_of_skipping_pixels():
 
 def test_a_picture_of_one_row_can_be_resized():
     assert images.resize(noise(1, 30_000), 224, 224).shape == (224, 224, 3)
+
+
+PEAK = """
+import io, json, sys
+import numpy as np
+from PIL import Image
+from embedkit import images
+
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+
+def encoded(kind, side):
+    data, grey = io.BytesIO(), Image.radial_gradient("L").resize((side, side))
+    if kind == "16 bits":
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(data, "PNG", compress_level=1)
+    elif kind == "palette":
+        grey.convert("RGB").convert("P").save(data, "PNG", compress_level=1, transparency=0)
+    elif kind in ("CMYK", "progressive"):
+        grey.convert("CMYK").save(data, "JPEG", progressive=kind == "progressive", subsampling=0)
+    elif kind == "WEBP":
+        grey.convert("RGB").save(data, "WEBP", method=0)
+    else:
+        grey.convert(kind).save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+side, kinds = int(sys.argv[1]), sys.argv[2:]
+ways = {"check": images.check, "decode": images.decode, "resize": lambda data: images.decode(data, (448, 448), (224, 224))}
+found = {}
+for kind in kinds:
+    for way in ways.values():
+        way(encoded(kind, 64))
+    data = encoded(kind, side)
+    for name, way in ways.items():
+        open("/proc/self/clear_refs", "w").write("5")
+        before = peak()
+        way(data)
+        found[f"{name} {kind}"] = peak() - before
+print(json.dumps(found))
+"""
+
+
+def peaks(side, *kinds):
+    """Bytes by which the memory of a process grows while it decodes pictures of side x side."""
+    command = [sys.executable, "-c", PEAK, str(side), *kinds]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(
+    ("side", "kinds"),
+    [
+        (2000, ["1", "16 bits", "palette", "RGBA", "CMYK"]),
+        pytest.param(6000, ["1", "L", "LA", "16 bits", "palette", "RGB", "RGBA", "CMYK"], marks=pytest.mark.slow),
+    ],
+)
+def test_decoding_takes_no_more_memory_than_is_said(side, kinds):
+    for name, size in peaks(side, *kinds).items():
+        assert size < 8 * side**2 + 12 * 2**20, name
+
+
+@pytest.mark.slow
+def test_webp_and_progressive_jpeg_take_no_more_memory_than_is_said_either():
+    for name, size in peaks(4000, "WEBP", "progressive").items():
+        assert size < 16 * 4000**2 + 12 * 2**20, name
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_colours_that_are_converted_in_strips_are_those_of_the_whole(mode, monkeypatch):
+    if mode == "I;16":
+        picture = Image.fromarray(noise(37, 50)[..., 0].astype(np.uint16) * 201)
+    else:
+        picture = Image.fromarray(np.concatenate([noise(37, 50), noise(37, 50)[..., :1]], axis=2), "RGBA").convert("RGB")
+        picture.putalpha(Image.fromarray(noise(37, 50)[..., 1]))
+        picture = picture if mode == "RGBA" else picture.convert(mode)
+    data = encoded(picture, "TIFF") if mode in ("CMYK", "I;16") else encoded(picture)
+    whole = images.decode(data), images.decode(data, size=(9, 11))
+    monkeypatch.setattr(images, "STRIP", 150)  # three rows
+    assert (images.decode(data) == whole[0]).all() and (images.decode(data, size=(9, 11)) == whole[1]).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff"])
+def test_what_can_not_be_decoded_fails_its_check_with_the_same_reason(data):
+    with pytest.raises(ValueError) as decoded:
+        images.decode(data)
+    with pytest.raises(ValueError) as checked:
+        images.check(data)
+    assert str(checked.value) == str(decoded.value)
+
+
+def test_a_picture_of_more_pixels_than_are_wanted_fails_its_check():
+    data = encoded(Image.new("L", (30, 20)))
+    images.check(data, most=600)
+    with pytest.raises(ValueError, match="^30 x 20 pixels are more than 599$"):
+        images.check(data, most=599)
+
+
+def test_threads_share_the_memory_for_decoding_and_who_asks_for_all_of_it_is_alone():
+    room, held, seen = images._Room(4), [], []
+
+    def take(size):
+        with room.of(size):
+            held.append(size)
+            seen.append(list(held))
+            time.sleep(0.002)
+            held.remove(size)
+
+    threads = [threading.Thread(target=take, args=[size]) for size in [1] * 12 + [9] + [3] * 12]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 25 and all(sum(sizes) <= 4 or sizes == [9] for sizes in seen) and room.free == 4
+
+
+def test_a_picture_that_fails_gives_its_memory_back(monkeypatch):
+    monkeypatch.setattr(images, "_room", images._Room(100))
+    data = encoded(Image.fromarray(noise(64, 64)))
+    for _ in range(3):  # the second would wait for ever
+        with pytest.raises(ValueError, match="not a readable picture"):
+            images.decode(data[: len(data) // 2])
+    assert images.decode(data).shape == (64, 64, 3)

@@ -35,6 +35,8 @@ CODE = re.compile(r"\s*[+-]?0[0-9xXbBoO]")
 """Digits that are no number but a code, whose leading zeros count: 01067, 0x1F."""
 NARROW_FIRST = ("truth", "whole", "number", "moment", "word")
 ROWS_AT_ONCE = 65_536
+VALUES_AT_ONCE = 2**24
+"""Of rows with so many columns that this is less, fewer are looked at in one go: each value is an object."""
 
 
 def infer(rows: Iterator[dict[str, Any]], names: list[str], but: Collection[str | None] = ()) -> dict[str, str]:
@@ -44,7 +46,7 @@ def infer(rows: Iterator[dict[str, Any]], names: list[str], but: Collection[str 
     """
     candidates = {name: list(NARROW_FIRST) for name in names}
     filled = dict.fromkeys(names, False)
-    while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
+    while chunk := list(itertools.islice(rows, min(ROWS_AT_ONCE, 1 + VALUES_AT_ONCE // max(1, len(candidates))))):
         for name in dict.fromkeys(itertools.chain.from_iterable(chunk)):
             if name not in candidates and name not in but:
                 candidates[name], filled[name] = list(NARROW_FIRST), False

@@ -24,8 +24,8 @@ from pydantic import Field, PositiveInt
 
 from embedkit import columns, images, labels, progress, splits
 from embedkit.artifacts import Artifact
-from embedkit.readers import ReadFiles, Record, read
-from embedkit.settings import Seeded, UserError, not_among
+from embedkit.readers import MOST_COLUMNS, ReadFiles, Record, read, too_wide
+from embedkit.settings import Seeded, UserError, later, listed, not_among, short
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage, sync
 
@@ -77,12 +77,19 @@ class LoadRows(Seeded):
     files: ReadFiles = ReadFiles()
     """How files of rows are read."""
 
+    @property
+    def follows_links(self) -> bool:
+        """Whether links that lead out of a source's folder are followed."""
+        return self.files.follow_links
+
 
 class LoadImages(LoadRows):
     """How pictures become a dataset."""
 
     image_column: str = "image"
     """Column of a Parquet file or hub dataset that holds the encoded pictures."""
+    max_pixels: Annotated[int, Field(gt=0, le=images.MAX_PIXELS)] = later(images.MAX_PIXELS)
+    """Largest picture that is taken, in pixels; a larger one is set aside unopened. Decoding one takes 8 to 16 bytes a pixel."""
 
 
 class LoadTexts(LoadRows):
@@ -117,15 +124,18 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
         image = record.columns.get(settings.image_column)
         data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         try:
-            data = Path(path).read_bytes() if data is None and path and ours else data
+            data = source.read(Path(path)) if data is None and path and ours else data
         except OSError as error:
             raise Unreadable(f"can't be read ({error.strerror})") from error
         if not isinstance(data, bytes):
             raise Unreadable(f"column {settings.image_column!r} holds {type(image).__name__}, not an encoded picture")
         try:
-            images.decode(data, near=(1, 1))
+            images.check(data, settings.max_pixels)
         except ValueError as error:
             raise Unreadable(str(error)) from error
+        except MemoryError as error:  # what is set aside may not depend on how much memory there is today
+            advice = "give it more, or set max_pixels so that such pictures are set aside"
+            raise UserError(f"{record.place} is too large for the memory there is ({error}); {advice}") from error
         return {"image": data, "path": record.columns.get("path") or path or record.place}, data
 
     return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
@@ -171,7 +181,7 @@ def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable()) ->
     roles = {_label_column(settings, seen), settings.key_column, settings.split_column, *settings.neutral.columns}
     names = [name for name in seen if name not in roles]
     if not names:
-        raise UserError(f"{source} has no column left beside {', '.join(map(str, roles - {None}))}; a table needs one at least")
+        raise UserError(f"{source} has no column left beside {listed(map(str, roles - {None}))}; a table needs one at least")
     types = out.decide("columns", lambda: columns.infer(_good(source, "table", settings), names, but=roles))
     schema = pa.schema({name: columns.TYPES[kind] for name, kind in types.items()})
 
@@ -192,7 +202,12 @@ def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
     rows = itertools.chain(
         (record.columns for record in read(source, kind, few)), itertools.islice(_good(source, kind, settings), 100)
     )
-    seen = list(dict.fromkeys(name for row in rows for name in row))
+    seen: list[str] = []
+    for row in rows:
+        seen = list(dict.fromkeys([*seen, *row]))
+        if len(seen) > MOST_COLUMNS:
+            raise too_wide(source.shown, len(seen))
+    source.check()
     if not seen:
         first = next((f" ({record.place}: {record.problem})" for record in read(source, kind, few) if record.problem), "")
         advice = "give one that has, or see how its files are read (`files` settings)"
@@ -221,7 +236,7 @@ def _text_column(seen: list[str], settings: LoadTexts) -> str:
     rest = [name for name in seen if name not in roles and name not in settings.neutral.columns]
     if "text" in rest or len(rest) == 1:
         return "text" if "text" in rest else rest[0]
-    raise UserError(f"which column holds the texts is not clear: there is {', '.join(seen)}; set text_column")
+    raise UserError(f"which column holds the texts is not clear: there is {listed(seen)}; set text_column")
 
 
 Prepare = Callable[[Record], tuple[dict[str, Any], bytes]]
@@ -241,7 +256,7 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
                 _skip(records, done["records"])
             else:
                 light = out.work / f"light-{number:05d}.parquet"
-                batch = Batch(records, settings, label_column, prepare, schema, light, mapped)
+                batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped)
                 done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first))
             consumed += done["records"]
             advance(done["records"])
@@ -253,7 +268,7 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
                 break
     if not sum(part["rows"] for part in parts):
         raise UserError(f"{source} has no readable row; give one that has")
-    return _finish(out, settings, parts, consumed, label_column, schema, corrections)
+    return _finish(out, source, settings, parts, consumed, label_column, schema, corrections)
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
@@ -272,6 +287,7 @@ def _too_many_unreadable(source: Source, rejected: list[list[str]], records: int
 class Batch:
     """The records of one part, taken from the stream until the part is full."""
 
+    source: Source
     records: Iterator[Record]
     settings: LoadRows
     label_column: str | None
@@ -303,6 +319,7 @@ class Batch:
         pq.write_table(table, path, compression="zstd")
         pq.write_table(pa.table(light, schema=_LIGHT), self.light, compression="zstd")
         sync(self.light)
+        self.source.check()
         return {"rows": len(rows), "records": taken, "rejected": rejected, "last": last}
 
     def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes, bool] | str:
@@ -340,6 +357,7 @@ _LIGHT = pa.schema(
 
 def _finish(
     out: Draft,
+    source: Source,
     settings: LoadRows,
     parts: list[dict],
     records: int,
@@ -371,11 +389,16 @@ def _finish(
     if settings.neutral.columns:
         table["neutral"] = neutral
     pq.write_table(pa.table(table), out / "rows.parquet", compression="zstd")
-    rejected = [line for part in parts for line in part["rejected"]]
-    if rejected:
-        places, reasons = zip(*rejected, strict=True)
+    rejected, passed = [line for part in parts for line in part["rejected"]], source.passed_over()
+    if rejected or passed:
+        places, reasons = zip(*rejected, *passed, strict=True)
         pq.write_table(pa.table({"place": places, "reason": reasons}), out / "rejected.parquet")
-        notes.append(f"{len(rejected):,} of {records:,} records could not be read: {places[0]}: {reasons[0]} (rejected.parquet)")
+    if rejected:
+        place, reason = rejected[0]
+        notes.append(f"{len(rejected):,} of {records:,} records could not be read: {place}: {reason} (rejected.parquet)")
+    if passed:
+        (place, reason), advice = passed[0], "" if source.follow_links else "; links out of it are followed with files.follow_links"
+        notes.append(f"{len(passed):,} in the folder passed over: {place}: {reason} (rejected.parquet){advice}")
     for note in notes:
         log.warning("%s", note)
     copies = len(content) - len(np.unique(content))
@@ -388,6 +411,8 @@ def _finish(
         "duplicates_across_splits": int(across.sum()),
         "rejected": len(rejected),
     }
+    if passed:
+        details["passed_over"] = len(passed)
     if settings.neutral.columns:
         details["neutral"] = {name: int(neutral[final == index].sum()) for index, name in enumerate(splits.SPLITS)}
     if settings.corrections:
@@ -414,7 +439,7 @@ def _labels(
     found = labels.decide(raw, settings)
     new = [name for name in found.summary().get("classes", ()) if name not in known.get("classes", ())]
     if new and known["labelled"]:
-        return found, neutral, [f"the corrections bring labels that no row had: {', '.join(new[:5])}"]
+        return found, neutral, [f"the corrections bring labels that no row had: {listed(new)}"]
     return found, neutral, []
 
 
@@ -426,7 +451,7 @@ def _ids(light: pa.Table, key_column: str | None) -> np.ndarray:
         raise UserError(f"row {keys.index(None)} has no value in the key column {key_column!r}; a key must name every row")
     ids = np.array([int(key) if _is_id(key) else splits.hash64(key.encode()) for key in keys], np.int64)
     if twice := np.flatnonzero(splits.occurrences(ids)).tolist():
-        raise UserError(f"the key {keys[twice[0]]!r} names several rows; give a key_column whose values differ, or none")
+        raise UserError(f"the key {short(keys[twice[0]])!r} names several rows; give a key_column whose values differ, or none")
     return ids
 
 
@@ -510,7 +535,8 @@ def _times(values: list[str | None], settings: LoadRows) -> np.ndarray:
         try:
             moment = datetime.strptime(str(value), form) if form else datetime.fromisoformat(str(value))
         except ValueError:
-            raise UserError(f"the time column {column!r} holds {value!r}, not {expected}; set time_format, like %m/%d/%y") from None
+            came = short(str(value))
+            raise UserError(f"the time column {column!r} holds {came!r}, not {expected}; set time_format, like %m/%d/%y") from None
         moments.append(moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment)
     return np.array(moments, "datetime64[us]")
 

@@ -20,7 +20,7 @@ from embedkit.artifacts import checksum
 from embedkit.columns import MISSING
 from embedkit.escaping import of_cell
 from embedkit.readers import ReadFiles, read
-from embedkit.settings import Settings, UserError
+from embedkit.settings import Settings, UserError, listed, short
 from embedkit.sources import Source
 
 MOST_WHOLE_NUMBERS = 100
@@ -202,7 +202,7 @@ def decide(raw: list[str | None], settings: Any) -> Labels:
     if kind == "number":
         wrong = [value for value in distinct.values() if _number(value) is None]
         if wrong:
-            raise UserError(f"the label {wrong[0]!r} is no number; set label_type to class, or name it in unlabelled")
+            raise UserError(f"the label {short(str(wrong[0]))!r} is no number; set label_type to class, or name it in unlabelled")
         numbers = {text: float(value) for text, value in distinct.items()}
         return Labels(kind, pa.array([None if text is None else numbers[text] for text in raw], pa.float64()))
     if kind == "classes":
@@ -272,20 +272,22 @@ def read_corrections(corrections: str) -> dict[int, Any]:
     Raises:
         UserError: when a line can't be read, or the file isn't the one that was meant.
     """
-    path, _ = unpinned(corrections)
-    found, cells = {}, re.search(r"\.jsonl?(\.gz)?$", path, re.IGNORECASE) is None
-    for record in read(Source(path), "table", ReadFiles()):
+    path, found = unpinned(corrections)[0], {}
+    source, cells = Source(path), re.search(r"\.jsonl?(\.gz)?$", path, re.IGNORECASE) is None
+    source.content()
+    pinned(corrections)
+    for record in read(source, "table", ReadFiles()):
         row = record.columns
         if row.get("id") == "id" and row.get("label") == "label":
             continue  # the header of a second file behind the first
-        problem = record.problem or ("" if {"id", "label"} <= row.keys() else f"it has {', '.join(row)}, but not both id and label")
+        problem = record.problem or ("" if {"id", "label"} <= row.keys() else f"it has {listed(row)}, but not both id and label")
         if not problem and not _is_id(row["id"]):
             problem = f"{_short(row['id'])} is no id (a whole number, as in rows.parquet)"
         if problem:
             raise UserError(f"{record.place} can't be taken as a correction: {problem}; mend or remove it")
         label = row["label"]
         found[int(row["id"])] = of_cell(label) if cells and isinstance(label, str) else label
-    pinned(corrections)
+    source.check()
     return found
 
 

@@ -23,7 +23,7 @@ from embedkit import columns, engines
 from embedkit.artifacts import Artifact
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.readers import PICTURES, TABULAR, ReadFiles, Record, read
-from embedkit.settings import Settings, UserError, not_among
+from embedkit.settings import Settings, UserError, listed, not_among
 from embedkit.sources import Source
 from embedkit.tasks import Task
 
@@ -123,7 +123,7 @@ class Classifier:
         if artifact.manifest.kind != "classifier":
             raise UserError(f"{artifact} is no classifier; {_instead(artifact)}")
         artifact.check()
-        facts = ClassifierFacts.model_validate_json((artifact / "classifier.json").read_text())
+        facts = ClassifierFacts.model_validate_json((artifact / "classifier.json").read_text(encoding="utf-8"))
         encoder = Encoder.open(embedder_of(artifact))
         if encoder.facts.identity != facts.encoder:
             raise UserError(
@@ -286,8 +286,10 @@ def _given(sources: Sequence[str | os.PathLike[str]], modality: str, settings: P
             texts = [Record(f"text {number}", columns={"text": text}) for number, text in group]
             yield Given(iter(texts), "the texts", itself=True)
             continue
-        for source in (Source(text) for _, text in group):
+        for source in (Source(text, settings.files.follow_links) for _, text in group):
             here = source.scheme == "path"
+            if passed := source.passed_over():
+                log.warning("%s: %s in the folder passed over: %s: %s", source.shown, f"{len(passed):,}", *passed[0])
             if modality == "images" and here and source.path.is_file() and _suffix(source.text) not in TABULAR:
                 picture = {"image": {"bytes": None, "path": str(source.path)}}
                 yield Given(iter([Record(source.text, columns=picture)]), source.text, folder=True, itself=True)
@@ -339,7 +341,7 @@ def _counted(classifier: Classifier, given: list[Given], settings: Predict) -> I
             rejected += 1
         yield name, found
     if not rows:
-        raise UserError(f"{', '.join(one.name for one in given)} has no row; give one that has")
+        raise UserError(f"{listed(one.name for one in given)} has no row; give one that has")
     if unreadable == rows:
         raise UserError(f"no row can be read ({rows:,} came): {first}; mend them, or say how they are read (`files` settings)")
     if unreadable:
@@ -404,7 +406,7 @@ def _text_column(source: str, seen: list[str]) -> str:
     rest = [name for name in seen if name != "label"]
     if "text" in rest or len(rest) == 1:
         return "text" if "text" in rest else rest[0]
-    raise UserError(f"which column of {source} holds the texts is not clear: there is {', '.join(seen)}; set text_column")
+    raise UserError(f"which column of {source} holds the texts is not clear: there is {listed(seen)}; set text_column")
 
 
 def _preparing_images(classifier: Classifier, given: Given, seen: list[str], settings: Predict) -> Prepare:
@@ -428,6 +430,8 @@ def _preparing_images(classifier: Classifier, given: Given, seen: list[str], set
             return Row(name), feed.pixels(data)  # small from here on, however large it lies on the disk
         except UserError as error:
             return Row(name, str(error.__cause__)), None
+        except MemoryError as error:
+            raise UserError(f"{name} is too large for the memory there is ({error}); give it more, or leave it out") from error
 
     def prepare(records: list[Record]) -> tuple[list[Row], list[np.ndarray]]:
         with ThreadPoolExecutor(4) as pool:

@@ -9,18 +9,20 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from embedkit import builtin
-from embedkit.settings import PositiveIntOrNone, Settings, UserError, not_among
-from embedkit.sources import Source
+from embedkit.settings import PositiveIntOrNone, Settings, UserError, later, not_among, short
+from embedkit.sources import Source, printable
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "unsup", "unsupervised", "unlabeled", "unlabelled"), "train"),
@@ -29,7 +31,11 @@ SPLITS = {
 }
 TABULAR = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-csv.field_size_limit(2**31 - 1)  # the default of 128 KiB would refuse long texts
+MOST_COLUMNS = 20_000
+"""Columns of a file of rows. Each is a Python object in every row, and a part of a dataset holds thousands of rows."""
+DEEPEST = 100
+"""Lists and objects in one another of a JSON record; Python's own writer ends at about a thousand."""
+csv.field_size_limit(2**31 - 1)  # the default of 128 KiB would refuse long texts; `longest_line` bounds them
 
 
 @dataclass
@@ -61,6 +67,10 @@ class ReadFiles(Settings):
     """Name of the configuration of a hub dataset that has several, such as `sst2` of `hf://nyu-mll/glue`."""
     limit: PositiveIntOrNone = None
     """Read at most this many records of each file or split; all of them by default."""
+    follow_links: bool = later(False)
+    """Whether links that lead out of a folder are followed; those that stay inside always are, and each folder is read once."""
+    longest_line: PositiveInt = later(2**26)
+    """Characters of the longest line, or quoted record of csv, that is read; a longer one is set aside without keeping it."""
 
 
 def read(source: Source, kind: str, settings: ReadFiles) -> Iterator[Record]:
@@ -88,10 +98,10 @@ def read(source: Source, kind: str, settings: ReadFiles) -> Iterator[Record]:
     elif source.scheme != "path":
         raise UserError(f"{source} is no dataset; rows come from a file, a folder, builtin:NAME or hf://NAME")
     elif kind == "images" and source.path.is_dir():
-        yield from _pictures(source.path, source.files(), settings.limit)
+        yield from _pictures(source, settings.limit)
     else:
         for path, split in _files(source):
-            yield from _limited(_file(path, split, settings), settings.limit)
+            yield from _limited(_file(source, path, split, settings), settings.limit)
 
 
 def _limited(records: Iterator[Record], limit: int | None) -> Iterator[Record]:
@@ -122,39 +132,109 @@ def _files(source: Source) -> list[tuple[Path, str | None]]:
     if not alike or len({_suffix(path) for path in alike}) > 1:
         raise UserError(
             f"{source.path} holds no rows that can be told: {len(alike)} files of rows, none named train, dev or test; "
-            f"name one file ({', '.join(TABULAR)}, also with .gz)"
+            f"name one file ({', '.join(TABULAR)}, also with .gz){_passed_over(source)}"
         )
     return [(path, None) for path in alike]
 
 
-def _file(path: Path, split: str | None, settings: ReadFiles) -> Iterator[Record]:
-    suffix = _suffix(path)
+def _passed_over(source: Source) -> str:
+    """What to say where nothing was found and links were passed over."""
+    if not (passed := source.passed_over()):
+        return ""
+    (name, reason), more = passed[0], f" and {len(passed) - 1:,} more" if len(passed) > 1 else ""
+    return f"; {name}{more} was passed over: {reason}" + ("" if source.follow_links else "; follow links with files.follow_links")
+
+
+def _file(source: Source, path: Path, split: str | None, settings: ReadFiles) -> Iterator[Record]:
+    suffix, name = _suffix(path), printable(path.name)
     try:
         if suffix == ".parquet":
             from embedkit import hubs
 
-            yield from (Record(f"{path.name} row {n}", split, row) for n, row in enumerate(hubs.parquet(path)))
+            with source.open(path) as file:
+                yield from (Record(f"{name} row {n}", split, row) for n, row in enumerate(hubs.parquet(path, file)))
         elif suffix in (".jsonl", ".json"):
-            yield from _json_lines(path, split, settings)
+            with _open(source, path, settings) as lines:
+                yield from _json_lines(lines, name, split, settings)
         elif suffix == ".txt" and settings.delimiter is None:
-            yield from _lines(path, split, settings)
+            with _open(source, path, settings) as lines:
+                yield from _texts(lines, name, split, settings)
         elif suffix in (".csv", ".tsv") or settings.delimiter is not None:
-            yield from _delimited(path, split, settings, suffix)
+            with _open(source, path, settings) as lines:
+                yield from _delimited(lines, name, split, settings, suffix)
         else:
-            raise not_among(f"the format of {path.name}", suffix, TABULAR, hint="or give a delimiter")
+            raise not_among(f"the format of {name}", suffix, TABULAR, hint="or give a delimiter")
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise UserError(f"{path} can't be read ({error}); mend the file or its permissions and make the same call again") from error
 
 
-def _open(path: Path, encoding: str) -> IO[str]:
+class _TooLong(csv.Error):
+    """A line, or a record of several, goes on for too long."""
+
+
+class _Lines:
+    """The lines of a text file, of which none is kept beyond `longest` characters.
+
+    Attributes:
+        number: of the line that came last, as an editor counts.
+        room: how many characters the lines that come next may have together.
+    """
+
+    def __init__(self, file: IO[str], longest: int):
+        self.file, self.longest = file, longest
+        self.number, self.room = 0, longest
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(self.room + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) > self.room:
+            while line and line[-1] not in "\r\n":
+                line = self.file.readline(2**20)
+            raise _TooLong(f"longer than {self.longest:,} characters (files.longest_line)")
+        self.room -= len(line)
+        return line
+
+    def first(self) -> str:
+        """The first line, or as much of it as is kept; the file is then at its beginning again."""
+        line = self.file.readline(self.longest + 1)
+        self.file.seek(0)
+        return line
+
+
+def _open(source: Source, path: Path, settings: ReadFiles) -> _Lines:
     # Bytes that aren't in the encoding become lone surrogates, which `_sound` finds: one bad row isn't a bad file.
+    encoding = settings.encoding
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         "".encode(encoding)
     except LookupError as error:
         raise UserError(f"the encoding {encoding!r} is not known; give one that Python knows, such as utf-8 or latin-1") from error
-    raw: Any = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-    return io.TextIOWrapper(raw, encoding=encoding, errors="surrogateescape", newline="")
+    raw: Any = source.open(path)
+    raw = gzip.open(raw) if path.suffix.lower() == ".gz" else raw
+    return _Lines(io.TextIOWrapper(raw, encoding=encoding, errors="surrogateescape", newline=""), settings.longest_line)
+
+
+def _records(lines: _Lines, rows: Iterator[Any], name: str) -> Iterator[tuple[str, Any]]:
+    """What an iterator makes of lines, each with its place; an error where one can't be had."""
+    while True:
+        place, lines.room = f"{name} line {lines.number + 1}", lines.longest
+        try:
+            yield place, next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield place, error
 
 
 def _sound(text: str) -> bool:
@@ -167,80 +247,98 @@ def _sound(text: str) -> bool:
     return True
 
 
-def _delimited(path: Path, split: str | None, settings: ReadFiles, suffix: str) -> Iterator[Record]:
-    with _open(path, settings.encoding) as file:
-        delimiter = settings.delimiter or ("\t" if suffix == ".tsv" else ",")
-        if settings.delimiter is None and suffix == ".csv":
-            header = file.readline()
-            delimiter = ";" if ";" in header and "," not in header else ","
-            file.seek(0)
-        quoted = suffix != ".tsv" if settings.quoted is None else settings.quoted
-        quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        text = (line.rstrip(" \r\n") + "\n" for line in file) if delimiter == " " else file  # "1 2 " has two columns, not three
-        lines = csv.reader(text, delimiter=delimiter, quoting=quoting, skipinitialspace=delimiter != "\t")
-        names = list(settings.column_names) or next(lines, [])
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{path.name} has the column {twice!r} twice; rename one, or give all names with column_names")
-        if not all(map(_sound, names)):
-            raise UserError(f"the header of {path.name} is not in the encoding {settings.encoding}; give its own, such as latin-1")
-        while True:
-            place = f"{path.name} line {lines.line_num + 1}"
-            try:
-                fields = next(lines)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Record(place, split, problem=str(error))
-                continue
-            if not fields:
-                continue
-            if len(fields) != len(names):
-                yield Record(place, split, problem=f"{len(fields)} columns instead of {len(names)}")
-            elif not all(map(_sound, fields)):
-                yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
-            else:
-                yield Record(place, split, {name: value or None for name, value in zip(names, fields, strict=True)})
+def _delimited(lines: _Lines, name: str, split: str | None, settings: ReadFiles, suffix: str) -> Iterator[Record]:
+    first = lines.first()
+    delimiter = settings.delimiter or ("\t" if suffix == ".tsv" else ",")
+    if settings.delimiter is None and suffix == ".csv":
+        delimiter = ";" if ";" in first and "," not in first else ","
+    if not settings.column_names and first.count(delimiter) >= MOST_COLUMNS:
+        raise too_wide(name, first.count(delimiter) + 1)
+    quoted = suffix != ".tsv" if settings.quoted is None else settings.quoted
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    text = map(lambda line: line.rstrip(" \r\n") + "\n", lines) if delimiter == " " else lines  # "1 2 " has two columns, not three
+    rows = csv.reader(text, delimiter=delimiter, quoting=quoting, skipinitialspace=delimiter != "\t")
+    try:
+        names = list(settings.column_names) or next(rows, [])
+    except csv.Error as error:
+        advice = "say how the file is read, or give the names with column_names"
+        raise UserError(f"the header of {name} can't be read: {error}; {advice} (`files` settings)") from error
+    if len(set(names)) < len(names):
+        twice = next(column for column, count in Counter(names).items() if count > 1)
+        raise UserError(f"{name} has the column {short(twice)!r} twice; rename one, or give all names with column_names")
+    if not all(map(_sound, names)):
+        raise UserError(f"the header of {name} is not in the encoding {settings.encoding}; give its own, such as latin-1")
+    for place, fields in _records(lines, rows, name):
+        if isinstance(fields, csv.Error):
+            yield Record(place, split, problem=str(fields))
+        elif fields and len(fields) != len(names):
+            yield Record(place, split, problem=f"{len(fields)} columns instead of {len(names)}")
+        elif not all(map(_sound, fields)):
+            yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
+        elif fields:
+            yield Record(place, split, {column: value or None for column, value in zip(names, fields, strict=True)})
 
 
-def _json_lines(path: Path, split: str | None, settings: ReadFiles) -> Iterator[Record]:
-    with _open(path, settings.encoding) as file:
-        for number, line in enumerate(file, 1):
-            place = f"{path.name} line {number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Record(place, split, problem=f"not JSON ({error})")
-                continue
-            if not _sound(line):
-                yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
-            elif "\\ud" in line.lower() and not _sound(json.dumps(row, ensure_ascii=False)):
-                yield Record(place, split, problem="not valid Unicode (a lone surrogate)")
-            elif not isinstance(row, dict):
-                yield Record(place, split, problem=f"not a JSON object but {type(row).__name__}")
-            else:
-                yield Record(place, split, row)
+def too_wide(name: str, columns: int) -> UserError:
+    """The error for a source with more columns than can be dealt with."""
+    advice = "leave some out, or say how its files are read (`files` settings)"
+    return UserError(f"{name} has {columns:,} columns or more, and at most {MOST_COLUMNS:,} are read; {advice}")
 
 
-def _lines(path: Path, split: str | None, settings: ReadFiles) -> Iterator[Record]:
-    with _open(path, settings.encoding) as file:
-        for number, line in enumerate(file, 1):
-            text, place = line.strip(), f"{path.name} line {number}"
-            if not _sound(text):
-                yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
-            elif text:
-                yield Record(place, split, {"text": text})
+def _json_lines(lines: _Lines, name: str, split: str | None, settings: ReadFiles) -> Iterator[Record]:
+    for place, line in _records(lines, lines, name):
+        if isinstance(line, csv.Error):
+            yield Record(place, split, problem=str(line))
+            continue
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if line.count("[") + line.count("{") > DEEPEST and _depth(row) > DEEPEST:
+                raise RecursionError
+        except RecursionError:
+            yield Record(place, split, problem="not JSON (nested too deeply)")
+            continue
+        except ValueError as error:
+            yield Record(place, split, problem=f"not JSON ({error})")
+            continue
+        if not _sound(line):
+            yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
+        elif "\\ud" in line.lower() and not _sound(json.dumps(row, ensure_ascii=False)):
+            yield Record(place, split, problem="not valid Unicode (a lone surrogate)")
+        elif not isinstance(row, dict):
+            yield Record(place, split, problem=f"not a JSON object but {type(row).__name__}")
+        else:
+            yield Record(place, split, row)
 
 
-def _pictures(root: Path, files: list[Path], limit: int | None) -> Iterator[Record]:
+def _depth(value: Any) -> int:
+    """How many lists and objects are in one another."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return depth
+
+
+def _texts(lines: _Lines, name: str, split: str | None, settings: ReadFiles) -> Iterator[Record]:
+    for place, line in _records(lines, lines, name):
+        if isinstance(line, csv.Error):
+            yield Record(place, split, problem=str(line))
+        elif not _sound(text := line.strip()):
+            yield Record(place, split, problem=f"not in the encoding {settings.encoding}")
+        elif text:
+            yield Record(place, split, {"text": text})
+
+
+def _pictures(source: Source, limit: int | None) -> Iterator[Record]:
     """A folder of pictures: `[split/][class/].../picture`. The bytes are read when the loader asks for them."""
+    root, files = source.path, source.files()
     pictures = [path.relative_to(root) for path in files if path.suffix.lower() in PICTURES]
     if not pictures:
         parquets = [path for path in files if path.suffix == ".parquet"]
-        hint = f"; name one of its Parquet files, such as {parquets[0].name}" if parquets else ""
-        raise UserError(f"{root} holds no pictures ({', '.join(PICTURES)}){hint or '; name a folder that does'}")
+        hint = f"; name one of its Parquet files, such as {parquets[0].name}" if parquets else "; name a folder that does"
+        raise UserError(f"{root} holds no pictures ({', '.join(PICTURES)}){hint}{_passed_over(source)}")
     tops = {path.parts[0].lower() for path in pictures if len(path.parts) > 1}
     by_split = bool(tops) and all(top in SPLITS for top in tops)
     counts: dict[str | None, int] = {}
@@ -249,8 +347,13 @@ def _pictures(root: Path, files: list[Path], limit: int | None) -> Iterator[Reco
         split = SPLITS[folders[0].lower()] if by_split and folders else None
         classes = folders[1:] if split else folders
         counts[split] = counts.get(split, 0) + 1
-        if limit is None or counts[split] <= limit:
-            columns = {"image": {"bytes": None, "path": str(root / path)}, "path": path.as_posix()}
-            if classes:
-                columns["label"] = classes[0]
-            yield Record(path.as_posix(), split, columns)
+        if limit is not None and counts[split] > limit:
+            continue
+        name = os.fsencode(path.as_posix()).decode(errors="surrogateescape")
+        if not _sound(name):
+            yield Record(printable(path.as_posix()), split, problem="its name, or that of its folder, is not in UTF-8")
+            continue
+        columns = {"image": {"bytes": None, "path": str(root / path)}, "path": name}
+        if classes:
+            columns["label"] = printable(classes[0])
+        yield Record(name, split, columns)

@@ -152,7 +152,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old text or the new one, never a half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(path)
-    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    unfinished.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8", newline="\n")
     sync(unfinished)
     os.replace(unfinished, path)
 
@@ -171,7 +171,7 @@ def _digest(value: Any) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -249,16 +249,16 @@ class Stage:
         given = {role: bound.arguments[role] for role in (*self.inputs, *self.optional)}
         given = {role: value for role, value in given.items() if role in self.inputs or value is not None}
         base = _root(root, [value for value in given.values() if isinstance(value, Artifact)])
-        return base, {role: self._open(role, value, base) for role, value in given.items()}, settings
+        return base, {role: self._open(role, value, base, settings) for role, value in given.items()}, settings
 
     def __reduce__(self) -> str:
         """Pickled by its name, as functions are: a task's context goes to the processes that work for it."""
         return self.__name__
 
-    def _open(self, role: str, value: Any, root: Path) -> "Artifact | Source":
+    def _open(self, role: str, value: Any, root: Path, settings: Settings) -> "Artifact | Source":
         annotation = (self.inputs | self.optional)[role]
         if annotation is Source:
-            return Source(value)
+            return Source(value, settings.follows_links)
         artifact = Artifact.open(value, root)
         kinds = next((mark.names for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Kinds)), ())
         if kinds and artifact.manifest.kind not in kinds:
@@ -320,7 +320,7 @@ class Stage:
             with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), draft.kept_if_begun():
                 more = {role: roles.get(role) for role in self.optional}
                 facts = self.body(draft, *(roles[role] for role in self.inputs), settings, **more)
-            if self._fingerprint(roles, settings) != fingerprint:
+            if self._fingerprint(roles, settings) != fingerprint or any(source.changed() for source in sources.values()):
                 shutil.rmtree(draft.folder)
                 changed = " and ".join(source.shown for source in sources.values())
                 raise UserError(f"{changed} changed while it was read; make the same call again when nobody writes to it")
@@ -418,12 +418,15 @@ def _seeded(seed: int, keras: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _readable_failures(base: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one sentence; the draft stays, so the same call goes on."""
+    """Turn what the disk or the memory refuses into one sentence; the draft stays, so the same call goes on."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, MemoryError) or re.search(r"std::bad_alloc|can't start new thread", str(error)):
+            advice = "give it more, or let other programs end, and make the same call again: it goes on where it stopped"
+            raise UserError(f"there is not enough memory ({str(error) or type(error).__name__}); {advice}") from error
         number, where = getattr(error, "errno", None), getattr(error, "filename", None) or base
         words = {
             errno.ENOSPC: "there is no space left on the disk",
@@ -445,7 +448,7 @@ def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact
     """Files, then checksums, then the manifest, then one rename."""
     draft.clear()
     if manifest.kind in cards.KINDS:
-        (draft / cards.CARD).write_text(cards.card(manifest, cards.lineage(inputs)), encoding="utf-8")
+        (draft / cards.CARD).write_text(cards.card(manifest, cards.lineage(inputs)), encoding="utf-8", newline="\n")
     files = []
     for path in sorted(path for path in draft.files.rglob("*") if path.is_file() and path != draft.files / "manifest.json"):
         sync(path)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -1432,3 +1433,125 @@ def test_adult_is_read_without_a_header():
     found = read_contents(dataset, 0, rows)
     assert found["age"].to_pylist()[:3] == [39, 50, 38] and str(found.schema.field("fnlwgt").type) == "int64"
     assert found["workclass"].to_pylist().count("?") == 1_836
+
+
+# Links, names, and what is too large
+
+
+def animals(tmp_path, count=3):
+    """Six pictures in two class folders."""
+    folder = tmp_path / "animals"
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            (folder / name / f"{number}.png").write_bytes(png(len(name), number, ord(name[0])))
+    return folder
+
+
+def labels(dataset):
+    return sorted(zip(contents(dataset, "path"), column(dataset, "label"), strict=True))
+
+
+def test_links_back_into_a_folder_bring_no_picture_twice(tmp_path):
+    folder = animals(tmp_path)
+    before = labels(load_images(folder))
+    (folder / "again").symlink_to(folder)
+    (folder / "cat" / "up").symlink_to("..")
+    (folder / "zoo").symlink_to("dog")
+    (folder / "cat" / "gone.png").symlink_to("nowhere.png")
+    made = load_images(folder)
+    assert labels(made) == before and {label for _, label in before} == {"cat", "dog"}
+    assert rejected(made) == [
+        *(("again", "a folder that is read as '.'"), ("cat/gone.png", "a link that leads nowhere (nowhere.png)")),
+        *(("cat/up", "a folder that is read as '.'"), ("zoo", "a folder that is read as 'dog'")),
+    ]
+    assert made.manifest.details["passed_over"] == 4 and made.manifest.details["rejected"] == 0
+    (note,) = (note for note in made.manifest.notes if "passed over" in note)
+    assert note == (
+        "4 in the folder passed over: again: a folder that is read as '.' (rejected.parquet); "
+        "links out of it are followed with files.follow_links"
+    )
+
+
+def test_links_out_of_a_folder_are_followed_where_the_setting_says_so(tmp_path):
+    folder = animals(tmp_path)
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds" / "1.png").write_bytes(png(9, 9, 9))
+    (folder / "owl").symlink_to("../birds")
+    (folder / "dog" / "3.png").symlink_to("../../birds/1.png")
+    kept = load_images(folder)
+    assert kept.manifest.rows == 6 and [place for place, _ in rejected(kept)] == ["dog/3.png", "owl"]
+    followed = load_images(folder, LoadImages(files=ReadFiles(follow_links=True)))
+    assert followed.manifest.rows == 8 and "passed_over" not in followed.manifest.details
+    assert ("owl/1.png", "owl") in labels(followed) and ("dog/3.png", "dog") in labels(followed)
+    assert followed.manifest.settings["files"]["follow_links"] is True
+
+
+def test_settings_at_their_defaults_give_a_call_the_fingerprint_it_had(tmp_path, write):
+    # made by 43a8fa6, before follow_links, longest_line and max_pixels
+    table = write("a.csv", "text,label\nhi,1\nyo,2\n")
+    write("pics/cat/1.png", b"x"), write("pics/2.png", b"y")
+    found = [load_texts.fingerprint(table), load_table.fingerprint(table), load_images.fingerprint(table.parent / "pics")]
+    assert found == [
+        "4b230eaefebac7861cd058cc7887e7932d5acad881acd2cf5c59d10a47119044",
+        "2cadd2a761f21465294c8ca2f2ead3ecf20676d79bc198d5f1001f8420e52c5a",
+        "5cf7de73a90cac7d5956ea4ec3e0623e49ba14128a6f48cef1ae0afdb888a60d",
+    ]
+    limited = LoadTexts(files=ReadFiles(limit=3))
+    assert load_texts.fingerprint(table, limited) == "6ff403e3668ec87cf440c8a022a22ffbcd9a608103551b39df28bcd5292b3b3a"
+    assert load_texts.fingerprint(table, LoadTexts(files=ReadFiles(longest_line=99))) != found[0]
+
+
+def test_a_picture_with_a_name_that_is_no_utf_8_is_set_aside_and_the_others_are_loaded(tmp_path):
+    folder = animals(tmp_path, 10)
+    named = Path(os.fsdecode(os.fsencode(folder / "cat") + b"/caf\xe9.png"))
+    named.write_bytes(png(1, 2, 3))
+    (folder / "dog" / "two\nlines.png").write_bytes(png(3, 2, 1))
+    made = load_images(folder)
+    assert made.manifest.rows == 21 and ("dog/two\nlines.png", "dog") in labels(made)
+    assert rejected(made) == [(r"cat/caf\xe9.png", "its name, or that of its folder, is not in UTF-8")]
+
+
+def test_a_file_with_a_name_that_is_no_utf_8_is_loaded_from_the_command_line(tmp_path, root):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    Path(os.fsdecode(path)).write_text("text,label\n" + "hi,1\n" * 30 + "broken\n")
+    done = subprocess.run([sys.executable, "-m", "embedkit", "load-texts", path], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (made,) = (Artifact.at(folder) for folder in (root / "texts").glob("*/*"))
+    assert rejected(made) == [(r"caf\xe9.csv line 32", "1 columns instead of 2")]
+    assert made.manifest.source["text"].endswith(r"/caf\xe9.csv")
+
+
+def test_pictures_of_more_pixels_than_are_wanted_are_set_aside(tmp_path):
+    folder = animals(tmp_path, 10)
+    (folder / "cat" / "large.png").write_bytes(png(1, 2, 3, size=(30, 20)))
+    made = load_images(folder, LoadImages(max_pixels=599))
+    assert rejected(made) == [("cat/large.png", "30 x 20 pixels are more than 599")]
+    assert "max_pixels" not in load_images(folder).manifest.settings
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from embedkit import load_images
+from embedkit.cli import main
+assert main(["load-images", "few"]) == 0
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, -1))
+sys.exit(main(["load-images", "many"]))
+"""
+
+
+def test_a_picture_for_which_there_is_no_memory_ends_the_load_in_one_sentence(tmp_path):
+    animals(tmp_path).rename(tmp_path / "few")
+    animals(tmp_path).rename(tmp_path / "many")
+    Image.new("1", (15_000, 15_000)).save(tmp_path / "many" / "cat" / "9.png", compress_level=1)
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert last.startswith("embedkit: cat/9.png is too large for the memory there is (15000 x 15000 pixels); give it more, or set")
+
+
+def test_too_many_columns_are_refused_wherever_they_come_from(write):
+    rows = "".join(json.dumps({f"c{row}-{number}": 1 for number in range(300)}) + "\n" for row in range(90))
+    with pytest.raises(UserError, match=r"has 2\d,\d{3} columns or more, and at most 20,000 are read"):
+        load_table(write("a.jsonl", rows))

@@ -2,8 +2,13 @@
 
 import gzip
 import json
+import os
+import tracemalloc
 import zlib
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedkit.readers import ReadFiles, read
@@ -227,6 +232,83 @@ def test_a_long_text_is_one_field(records):
     assert rows(records("a.csv", "text\n" + "x" * 500_000 + "\n")) == [{"text": "x" * 500_000}]
 
 
+LONG = "longer than 50 characters (files.longest_line)"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt", "a.jsonl"])
+def test_a_line_that_is_too_long_is_set_aside_and_the_next_is_read(records, name, end):
+    def line(text):
+        return json.dumps({"text": text}) if name == "a.jsonl" else text
+
+    header = ["text"] if name in ("a.csv", "a.tsv") else []
+    data = end.join([*header, line("hi"), line("x" * 3_000_000), line("yo"), line("y" * 20), ""]).encode()
+    for file, given in ((name, data), (name + ".gz", gzip.compress(data))):
+        found = records(file, given, longest_line=50)
+        assert problems(found) == [(f"{file} line {2 + len(header)}", LONG)]
+        assert [record.columns["text"] for record in found if not record.problem] == ["hi", "yo", "y" * 20]
+        assert [record.place for record in found][-1] == f"{file} line {4 + len(header)}"
+
+
+def test_a_line_may_be_as_long_as_is_said(records):
+    assert rows(records("a.txt", "x" * 49 + "\n" + "y" * 50, longest_line=50)) == [{"text": "x" * 49}, {"text": "y" * 50}]
+    assert problems(records("a.txt", "y" * 51, longest_line=50)) == [("a.txt line 1", LONG)]
+
+
+def test_a_quoted_record_that_is_too_long_is_set_aside_too(records):
+    text = 'text,label\n"one\ntwo",1\n"' + "long\n" * 10 + "long" * 10 + '",2\nyo,2\n'
+    found = records("a.csv", text, longest_line=50)
+    assert found[0].columns == {"text": "one\ntwo", "label": "1"} and found[-1].columns == HI[1]
+    assert problems(found)[0] == ("a.csv line 4", LONG)
+
+
+def test_with_spaces_between_columns_a_long_line_is_no_end_of_the_file(records):
+    found = records("a.csv", "text label\nhi 1 \n" + "x" * 100 + "\nyo 2\n", delimiter=" ", longest_line=50)
+    assert problems(found) == [("a.csv line 3", LONG)] and [row.columns for row in found if not row.problem] == HI
+
+
+def test_a_line_that_is_too_long_takes_no_memory(records, tmp_path):
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb", 1) as file:
+        for _ in range(64):
+            file.write(b"x" * 2**20)
+    tracemalloc.start()
+    found = list(read(Source(tmp_path / "a.jsonl.gz"), "texts", ReadFiles(longest_line=2**20)))
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
+    assert problems(found) == [("a.jsonl.gz line 1", "longer than 1,048,576 characters (files.longest_line)")]
+
+
+def test_a_header_that_is_too_long_is_refused(records):
+    words = r"the header of a\.csv can't be read: longer than 50 characters .*; say how the file is read, or give"
+    with pytest.raises(UserError, match=words):
+        records("a.csv", "x" * 100 + "\nhi\n", longest_line=50)
+
+
+def test_a_file_of_too_many_columns_is_refused_by_their_number(records):
+    wide = ",".join(f"c{number}" for number in range(20_001)) + "\n"
+    with pytest.raises(UserError, match=r"a\.csv has 20,001 columns or more, and at most 20,000 are read; leave some out"):
+        records("a.csv", wide + "1\n")
+    assert len(records("b.csv", wide.removesuffix(",c20000\n") + "\n" + "1," * 19_999 + "1\n")[0].columns) == 20_000
+
+
+def test_a_column_that_comes_twice_is_found_at_once_and_named_shortly(records):
+    with pytest.raises(UserError, match=r"a\.csv has the column 'xxx.*\.\.\.' twice") as caught:
+        records("a.csv", ",".join([*map(str, range(15_000)), "x" * 10**6, "x" * 10**6]) + "\n")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_json_that_is_nested_too_deeply_costs_one_row(records, opening):
+    def nested(depth):
+        return opening * depth + "1" + ("]" if opening == "[" else "}") * depth
+
+    lines = [f'{{"x": {nested(depth)}}}' for depth in (99, 100, 1000, 10_000)]
+    found = records("a.jsonl", "\n".join(lines))
+    assert problems(found) == [(f"a.jsonl line {number}", "not JSON (nested too deeply)") for number in (2, 3, 4)]
+    wide = json.dumps({"x": [[number] for number in range(500)], "y": "[" * 500})
+    assert len(rows(records("b.jsonl", wide))) == 1
+
+
 def test_a_truncated_gzip_file_is_one_sentence(records):
     data = gzip.compress(b"text\n" + b"row\n" * 1000)
     with pytest.raises(UserError, match=r"a\.csv\.gz can't be read \(Compressed file ended.*mend the file"):
@@ -336,3 +418,41 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         pictures(tmp_path, "a.txt")
     with pytest.raises(UserError, match=r"holds no pictures .*; name one of its Parquet files, such as a\.parquet"):
         pictures(tmp_path, "a.parquet")
+
+
+def test_a_picture_whose_name_is_not_utf_8_is_set_aside_and_named(tmp_path):
+    root = os.fsencode(tmp_path / "folder")
+    for name in (b"cat/1.jpg", b"cat/caf\xe9.jpg", b"ros\xe9/2.jpg", "été/3.jpg".encode(), b"dog/a\nb\x1b\xe2\x80\xae.jpg"):
+        os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+        Path(os.fsdecode(os.path.join(root, name))).write_bytes(b"x")
+    found = list(read(Source(tmp_path / "folder"), "images", ReadFiles()))
+    reason = "its name, or that of its folder, is not in UTF-8"
+    assert problems(found) == [(r"cat/caf\xe9.jpg", reason), (r"ros\xe9/2.jpg", reason)]
+    kept = [(record.columns["path"], record.columns["label"]) for record in found if not record.problem]
+    assert kept == [("cat/1.jpg", "cat"), ("dog/a\nb\x1b\u202e.jpg", "dog"), ("été/3.jpg", "été")]
+
+
+@pytest.mark.parametrize("name", [b"r\xff.csv", b"r\xff.jsonl", b"r\xff.parquet"])
+def test_a_file_whose_name_is_not_utf_8_is_read_and_its_places_can_be_written(tmp_path, name):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    if path.suffix == ".parquet":
+        with path.open("wb") as file:
+            pq.write_table(pa.table({"text": ["hi"]}), file)
+    else:
+        path.write_text("text\nhi\n" if path.suffix == ".csv" else '{"text": "hi"}\n')
+    (found,) = read(Source(path), "texts", ReadFiles())
+    assert found.columns == {"text": "hi"} and found.place.encode().startswith(rb"r\xff.")
+
+
+def test_a_folder_of_links_that_lead_out_names_them_and_the_setting(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("text\nhi\n")
+        (tmp_path / f"{name}.jpg").write_text("x")
+        for suffix in (".csv", ".jpg"):
+            (tmp_path / "folder" / f"{name}{suffix}").symlink_to(tmp_path / f"{name}{suffix}")
+    said = r"; a.csv and 3 more was passed over: a link that leads out of the folder \(.*a\.csv\); follow links with files"
+    for kind in ("texts", "images"):
+        with pytest.raises(UserError, match=said):
+            list(read(Source(tmp_path / "folder"), kind, ReadFiles()))
+        assert len(list(read(Source(tmp_path / "folder", True), kind, ReadFiles()))) == 2

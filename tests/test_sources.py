@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedkit.settings import UserError
-from embedkit.sources import Source
+from embedkit.sources import Source, printable
 
 # Root may read everything, so a child that is root becomes nobody before it tries. The interpreter's own folder may be
 # closed to nobody: everything is imported before.
@@ -212,7 +212,7 @@ def test_hidden_files_and_empty_folders_count_for_nothing(tmp_path):
     write(tmp_path / "photos" / ".DS_Store", "x")
     write(tmp_path / "photos" / ".thumbs" / "1.txt", "x")
     (tmp_path / "photos" / "empty").mkdir()
-    (tmp_path / "photos" / "broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "photos" / ".broken").symlink_to(tmp_path / "nowhere")
     assert content(tmp_path / "photos") == before
     assert Source(tmp_path / "photos").files() == [tmp_path / "photos" / "1.txt"]
 
@@ -227,8 +227,11 @@ def test_files_come_in_the_order_of_their_names(tmp_path):
 
 def test_a_folder_that_links_to_itself_comes_to_an_end(tmp_path):
     write(tmp_path / "photos" / "1.txt", "one")
-    (tmp_path / "photos" / "again").symlink_to(tmp_path / "photos")
-    assert len(content(tmp_path / "photos")) == 64
+    for name in ("again", "and-again"):  # with two, the ways through them double with every step
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "photos")
+    source = Source(tmp_path / "photos")
+    assert source.files() == [tmp_path / "photos" / "1.txt"] and len(source.content()) == 64
+    assert source.passed_over() == [(name, "a folder that is read as '.'") for name in ("again", "and-again")]
 
 
 def test_a_file_name_that_is_no_unicode_is_a_name_like_others(tmp_path):
@@ -237,6 +240,170 @@ def test_a_file_name_that_is_no_unicode_is_a_name_like_others(tmp_path):
     assert Source(path).stem == "r"
     assert Source(path).content() == content(write(tmp_path / "plain.csv"))
     assert len(Source(tmp_path).content()) == 64
+
+
+def linked(tmp_path, **links):
+    """A folder `photos` with a file in each of `cat` and `dog`, another folder beside it, and links by where they lead."""
+    write(tmp_path / "photos" / "cat" / "1.txt", "one")
+    write(tmp_path / "photos" / "dog" / "2.txt", "two")
+    write(tmp_path / "outside" / "deep" / "3.txt", "three")
+    for name, target in links.items():
+        (tmp_path / "photos" / name).symlink_to(target)
+    return tmp_path / "photos"
+
+
+def names(folder, follow_links=False):
+    return [str(path.relative_to(folder)) for path in Source(folder, follow_links).files()]
+
+
+def test_a_folder_with_two_names_is_read_once_under_its_own(tmp_path):
+    folder = linked(tmp_path, animals="dog", a="cat")
+    assert names(folder) == ["cat/1.txt", "dog/2.txt"]
+    assert Source(folder).passed_over() == [("a", "a folder that is read as 'cat'"), ("animals", "a folder that is read as 'dog'")]
+
+
+def test_a_link_to_a_file_within_is_that_file_and_to_a_hidden_folder_within_that_folder(tmp_path):
+    write(tmp_path / "photos" / ".store" / "x" / "4.txt", "four")
+    folder = linked(tmp_path, alias="cat/1.txt", annexed=".store/x/4.txt", whole=".store/x", again=".store/x")
+    assert names(folder) == ["again/4.txt", "alias", "annexed", "cat/1.txt", "dog/2.txt"]
+    assert Source(folder).passed_over() == [("whole", "a folder that is read as 'again'")]
+
+
+def test_links_that_lead_out_are_passed_over_unless_they_are_to_be_followed(tmp_path):
+    folder = linked(tmp_path, near="../outside/deep", file="../outside/deep/3.txt", up="..", gone="nowhere", loop="loop")
+    assert names(folder) == ["cat/1.txt", "dog/2.txt"]
+    assert Source(folder).passed_over() == [
+        ("file", "a link that leads out of the folder (../outside/deep/3.txt)"),
+        ("gone", "a link that leads nowhere (nowhere)"),
+        ("loop", "a link that leads nowhere (loop)"),
+        ("near", "a link that leads out of the folder (../outside/deep)"),
+        ("up", "a link that leads out of the folder (..)"),
+    ]
+    assert names(folder, True) == ["cat/1.txt", "dog/2.txt", "file", "near/3.txt"]  # of `up` all is read by then
+    assert [name for name, _ in Source(folder, True).passed_over()] == ["gone", "loop", "up/outside/deep", "up/photos"]
+
+
+def test_a_network_s_folder_may_be_made_of_links_and_counts_what_they_lead_to(tmp_path):
+    blob = write(tmp_path / "blobs" / "abc", "weights")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "model.txt").symlink_to(blob)
+    before = Source(tmp_path / "snapshot", None).content()
+    (tmp_path / "snapshot" / "gone").symlink_to("nowhere")
+    assert Source(tmp_path / "snapshot", None).content() == before
+    assert before == content(write(tmp_path / "plain" / "model.txt", "weights").parent)
+    write(blob, "others")
+    assert Source(tmp_path / "snapshot", None).content() != before
+
+
+def test_a_source_may_be_a_link_itself(tmp_path):
+    folder = linked(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    assert content(tmp_path / "link") == content(folder)
+
+
+def test_what_is_passed_over_is_part_of_the_content_since_it_is_told(tmp_path):
+    before = content(linked(tmp_path))
+    (tmp_path / "photos" / "gone").symlink_to("nowhere")
+    after = content(tmp_path / "photos")
+    assert after != before
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    assert content(tmp_path / "moved") == after
+
+
+def test_a_pipe_is_passed_over(tmp_path):
+    folder = linked(tmp_path)
+    os.mkfifo(folder / "pipe.txt")
+    assert names(folder) == ["cat/1.txt", "dog/2.txt"]
+    assert Source(folder).passed_over() == [("pipe.txt", "neither a file nor a folder")]
+
+
+@pytest.mark.slow
+def test_a_folder_may_be_as_deep_as_a_path_may_be_long(tmp_path):
+    deep = str(linked(tmp_path))
+    for _ in range(1500):
+        deep += "/d"
+        os.mkdir(deep)
+    Path(deep, "x").touch()
+    assert len(names(tmp_path / "photos")) == 3
+    subprocess.run(["rm", "-r", tmp_path / "photos"], check=True)  # pytest's own way isn't as patient
+
+
+CHANGED = "photos changed while it was read; make the same call again when nobody writes to it"
+
+
+def test_bytes_that_are_not_those_that_were_known_are_refused_at_their_end(tmp_path):
+    folder = linked(tmp_path)
+    source = Source(folder)
+    source.content()
+    write(folder / "cat" / "1.txt", "eno")
+    with source.open(folder / "cat" / "1.txt") as file:
+        assert file.read(2) == b"en"
+        with pytest.raises(UserError, match=CHANGED):
+            file.read()
+    with pytest.raises(UserError, match=CHANGED):
+        source.read(folder / "cat" / "1.txt")
+    write(folder / "cat" / "1.txt", "one")
+    assert source.read(folder / "cat" / "1.txt") == b"one" and source.read(folder / "dog" / "2.txt") == b"two"
+
+
+def test_a_file_that_came_after_the_fingerprint_is_refused(tmp_path):
+    folder = linked(tmp_path)
+    source = Source(folder)
+    source.content()
+    with pytest.raises(UserError, match=CHANGED):
+        source.read(write(folder / "cat" / "9.txt"))
+    with pytest.raises(UserError, match=CHANGED):
+        source.open(folder / "cat" / "9.txt")
+
+
+def test_a_file_of_which_a_part_was_read_may_not_have_been_touched(tmp_path):
+    path = write(tmp_path / "rows.txt", "one")
+    source = Source(path)
+    source.content()
+    assert not source.changed()
+    with source.open(path) as file:
+        file.read(1)
+        source.check()
+        write(path, "eno"), write(path, "one")  # changed, and changed back
+        with pytest.raises(UserError, match=r"rows\.txt changed while it was read"):
+            source.check()
+    assert source.changed()
+
+
+def test_a_file_that_a_library_read_by_its_path_may_not_have_been_touched(tmp_path):
+    path = write(tmp_path / "weights.h5", "one")
+    status, source = path.stat(), Source(path)
+    before = source.content()
+    write(path, "eno")
+    assert source.changed()
+    write(path, "one")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a careful forger would
+    assert source.content() == before and source.changed()
+
+
+def test_a_file_all_of_whose_bytes_were_seen_may_be_touched_afterwards(tmp_path):
+    path = write(tmp_path / "rows.txt", "one")
+    source = Source(path)
+    source.content()
+    with source.open(path) as file:
+        assert file.read() == b"one"
+    path.chmod(0o600)
+    os.utime(path, (1, 1))
+    assert not source.changed()
+    source.check()
+
+
+def test_a_write_right_after_the_fingerprint_has_another_time(tmp_path):
+    for number in range(10):  # without the wait some of these fall into one step of the clock
+        path = write(tmp_path / "rows.txt", f"{number}a")
+        source = Source(path)
+        source.content()
+        write(path, f"{number}b"), write(path, f"{number}a")
+        assert source.changed()
+
+
+def test_a_name_is_printed_whatever_it_holds():
+    assert printable("café") == "café" and printable(os.fsdecode(b"caf\xe9.jpg")) == r"caf\xe9.jpg"
 
 
 def test_an_unreadable_file_is_named_with_what_to_do(street):

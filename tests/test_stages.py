@@ -667,6 +667,18 @@ def test_the_draft_of_a_changed_stage_is_not_used(leaves, diary):
     assert renewed(leaves).manifest.revision == 2
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("can't start new thread")])
+def test_too_little_memory_is_one_sentence(leaves, error):
+    @stage("brew", revision=1)
+    def large(out: Draft, source: Source, settings: Settings = Settings()) -> Facts:
+        """Ask for more than there is."""
+        raise error
+
+    words = rf"there is not enough memory \({str(error) or 'MemoryError'}\); give it more, .* and make the same call again"
+    with pytest.raises(UserError, match=words):
+        large(leaves)
+
+
 def test_a_source_that_changes_while_it_is_read_is_not_published_as_what_it_was(leaves):
     @stage("brew", revision=1)
     def slow(out: Draft, source: Source, settings: Settings = Settings()) -> Facts:

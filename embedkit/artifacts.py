@@ -41,6 +41,10 @@ LARGEST_NUMBER = 2**63 - 1
 DRAFTS = ".drafts"
 INPUTS = "inputs.json"
 """In a draft: the references of what it is being made from."""
+AGAIN = "make it again with the call that made it"
+
+
+Kind = TypeVar("Kind")
 
 
 def _nothing(value: object) -> bool:
@@ -398,6 +402,18 @@ class Artifact:
             if found[given.role].manifest.fingerprint != given.fingerprint:
                 raise UserError(f"{self} was made from {given.ref}, but another lies there; make it again or bring that one back")
         return found
+
+    def detail(self, name: str, kind: type[Kind]) -> Kind:
+        """What the manifest's details say under a name.
+
+        Raises:
+            UserError: when they say nothing there, or something of another type.
+        """
+        value = self.manifest.details.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+            said = "are without" if value is None else f"say {value!r:.60} as"
+            raise UserError(f"the details in the manifest of {self} {said} its {name}; {AGAIN}")
+        return value
 
     def ancestors(self) -> Iterator["Artifact"]:
         """Every artifact this one was made from, nearest first, each once.

@@ -88,7 +88,7 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
         encoder: an encoder for that kind of rows.
     """
     encoder_folder(encoder)
-    modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
+    modality, kind = encoder.detail("modality", str), dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} takes {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
     _refuse_decided(settings)

@@ -73,7 +73,7 @@ def compare_students(
         wanted = _settings_of(kind, settings)
         student = distil(teacher, dataset, wanted, unlabelled=unlabelled)
         start = distil(teacher, dataset, wanted.model_copy(update={"steps": 0}), unlabelled=unlabelled)
-        twin = Artifact.open(student.manifest.details["twin"], student.root)
+        twin = Artifact.open(student.detail("twin", str), student.root)
         made[kind] = {"student": student, "twin": twin, "untrained": start}
     opened = Teacher.open(teacher)
     rows = read_rows(dataset)
@@ -149,17 +149,17 @@ def _models(
         title = TITLES[kind].format(layers=settings.distil.layers or LAYERS.get(kind))
         for which, artifact in each.items():
             what = {
-                "student": f"learned from the teacher in {artifact.manifest.details['steps']:,} steps",
+                "student": f"learned from the teacher in {artifact.detail('steps', int):,} steps",
                 "twin": "same shape, first weights and steps, without the teacher",
                 "untrained": "as it starts, before it learned",
             }[which]
             name = kind if which == "student" else f"{kind}-{which}"
             role, of = ("student", None) if which == "student" else ("control", kind)
             one = _model(name, title if which == "student" else f"{title}, {which}", what, role, of, quality.artifact(artifact))
-            one |= {"parameters": artifact.manifest.details["parameters"], "bytes": _bytes(artifact), "reference": str(artifact)}
+            one |= {"parameters": artifact.detail("parameters", int), "bytes": _bytes(artifact), "reference": str(artifact)}
             one |= {"seconds_to_train": artifact.manifest.timings.get("training_seconds")}
             found.append(one | {"speed_of": kind if of else None})
-    narrow = min(int(each["student"].manifest.details["dimension"]) for each in made.values())
+    narrow = min(int(each["student"].detail("dimension", int)) for each in made.values())
     if narrow < vectors.shape[1]:
         what = f"the {narrow} main directions of the teacher's vectors, nothing trained"
         cut = quality.cut(students.directions(vectors[lesson.train], narrow))

@@ -549,7 +549,7 @@ def read_rows(dataset: Artifact, columns: list[str] | None = None) -> pa.Table:
 def read_contents(dataset: Artifact, start: int, stop: int) -> pa.Table:
     """The contents of the rows from `start` up to `stop`, in order; only the files that hold them are read."""
     tables, first = [pq.read_schema(dataset / "part-00000.parquet").empty_table()], 0
-    for number, rows in enumerate(dataset.manifest.details["parts"]):
+    for number, rows in enumerate(dataset.detail("parts", list)):
         if first < stop and first + rows > start:
             table = pq.read_table(dataset / f"part-{number:05d}.parquet")
             tables.append(table.slice(max(start - first, 0), min(stop, first + rows) - max(start, first)))
@@ -561,7 +561,7 @@ def fetch(dataset: Artifact, ids: list[int]) -> list[dict[str, Any] | None]:
     """The contents of the rows with these ids, in their order; None for an id that isn't in the dataset."""
     known = read_rows(dataset, ["id"])["id"].to_numpy()
     order = np.argsort(known)
-    starts = list(itertools.accumulate(dataset.manifest.details["parts"], initial=0))
+    starts = list(itertools.accumulate(dataset.detail("parts", list), initial=0))
     found: list[dict[str, Any] | None] = [None] * len(ids)
     wanted: dict[int, list[tuple[int, int]]] = {}
     for place, row_id in enumerate(ids):

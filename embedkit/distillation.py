@@ -298,7 +298,7 @@ def _twin(
     alone: dict[str, Any] = {"soft": 0.0, "vectors": 0.0, "hidden": 0.0, "attention": 0.0, "copies": 0, "twin": False}
     if teacher.manifest.kind == "classifier":
         alone |= {"labels": 1.0}
-    elif teacher.manifest.details["modality"] == "texts":
+    elif teacher.detail("modality", str) == "texts":
         alone |= {"contrast": 1.0}
     else:
         return None

@@ -136,7 +136,7 @@ def embed(
         previous: vectors of an earlier state of the dataset by the same encoder: rows with the same content keep theirs.
     """
     encoder_folder(encoder)
-    modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
+    modality, kind = encoder.detail("modality", str), dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} embeds {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
     work = Work(dataset, Encoder.open(encoder), settings, previous)
@@ -385,6 +385,6 @@ def vectors_of_all(dataset: Artifact, encoder: Artifact) -> np.ndarray:
         UserError: when a row has none.
     """
     made = embed(dataset, encoder)
-    if aside := made.manifest.details["set_aside"]:
+    if aside := made.detail("set_aside", int):
         raise UserError(f"{aside:,} rows of {dataset} have no vector, but all are needed; take out those in {SET_ASIDE} of {made}")
     return read_vectors(made)[1]

@@ -41,7 +41,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
         encoder: an encoder for that kind of rows, or a classifier that was fine-tuned before.
     """
     encoder_folder(encoder)
-    modality, kind = encoder.manifest.details["modality"], dataset.manifest.kind
+    modality, kind = encoder.detail("modality", str), dataset.manifest.kind
     if modality != kind:
         raise UserError(f"{encoder} takes {modality}, but {dataset} holds {kind}; give it an encoder for {kind}")
     if "interpolate" in settings.rebalance:

@@ -20,7 +20,7 @@ from embedkit.lessons import Lesson, TrainHead, assign, assign_all, problem_of
 from embedkit.settings import UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.training import Trainer, fit, resolve
-from embedkit.vectors import read_vectors
+from embedkit.vectors import identity_of, read_vectors
 
 EPOCHS = 1000
 SURROGATE_EPOCHS = 2000
@@ -42,7 +42,8 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     if gone := sorted(set(rows["split"].to_pylist()) - set(rows["split"].filter(there).to_pylist())):
         raise UserError(f"{vectors} hold no {' and no '.join(gone)} rows of {dataset}; embed these too (`where` and `limit`)")
     rows = rows.filter(there)
-    assert np.array_equal(ids, rows["id"].to_numpy())
+    if not np.array_equal(ids, rows["id"].to_numpy()):
+        raise UserError(f"{vectors} hold rows that {dataset} has not, or in another order; embed it again")
     if settings.purpose == "surrogate":
         return _surrogate(out, vectors, dataset, assign_all(str(dataset), rows, ids, inputs, settings))
     if settings.target_error is not None:
@@ -63,7 +64,7 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     task.decision = decision(lesson, predict(lesson.validation))
     predicted = predict(test)
     runs = [task.measure(test, predicted)]
-    details = save_classifier(out, lesson, model, vectors.manifest.details["encoder"], learned, test, predicted)
+    details = save_classifier(out, lesson, model, identity_of(vectors), learned, test, predicted)
     runs += [_again(out, lesson, learned, settings.seed + number) for number in range(1, settings.seeds)]
     found = {name: over_seeds([run[name] for run in runs]) for name in runs[0]}
     return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details)
@@ -110,7 +111,7 @@ def _surrogate(out: Draft, vectors: Artifact, dataset: Artifact, lesson: Lesson)
     problem.target, problem.measured_on = target, "fitted"
     learned = learn(out, problem, training, settings.seed)
     predicted = task.predict(run(engines.forward(logits), lesson.inputs[rows]))
-    facts = save_classifier(out, lesson, model, vectors.manifest.details["encoder"], learned, rows, predicted)
+    facts = save_classifier(out, lesson, model, identity_of(vectors), learned, rows, predicted)
     error = np.abs(predicted - task.truth(rows))
     mean, worst = metrics.mean(error), int(error.argmax())
     place = int(lesson.ids[rows[worst]])

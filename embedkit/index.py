@@ -4,22 +4,24 @@ Vectors are brought to length 1 before they are indexed, so that scores are cosi
 Ids are the dataset's own, stored in the index, so that no row number can shift.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, PositiveInt
+from pydantic import BaseModel, Field
 
-from embedkit import frameworks, metrics
+from embedkit import frameworks, indexfile, metrics
 from embedkit.artifacts import Artifact, Vectors
-from embedkit.datasets import fetch
+from embedkit.datasets import fetch, read_rows
 from embedkit.encoders import Encoder
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
-from embedkit.vectors import read_vectors
+from embedkit.vectors import identity_of, read_vectors
 
 MOST_QUERIES = 1000
+MOST_NEIGHBOURS = 1_000_000
 RECALL_AT = 10
 
 
@@ -28,18 +30,18 @@ class BuildIndex(Settings):
 
     method: Literal["exact", "hnsw"] = "exact"
     """Compare with every vector, or walk a graph of neighbours (HNSW; Malkov and Yashunin 2016, arXiv:1603.09320)."""
-    links: Annotated[int, Field(ge=2)] = 32
+    links: Annotated[int, Field(ge=2, le=indexfile.MOST_LINKS)] = 32
     """HNSW: neighbours kept per row; more finds more and takes more memory (8 bytes a link and row)."""
-    effort_building: PositiveInt = 200
+    effort_building: Annotated[int, Field(ge=1, le=indexfile.MOST_EFFORT)] = 200
     """HNSW: candidates looked at when a row is added."""
-    effort_searching: PositiveInt = 128
+    effort_searching: Annotated[int, Field(ge=1, le=indexfile.MOST_EFFORT)] = 128
     """HNSW: candidates looked at in a search; more finds more and is slower."""
 
 
 class Search(Settings):
     """How an index is asked."""
 
-    k: PositiveInt = 10
+    k: Annotated[int, Field(ge=1, le=MOST_NEIGHBOURS)] = 10
     """How many neighbours to give for each query."""
 
 
@@ -66,9 +68,11 @@ def build_index(out: Draft, vectors: Vectors, settings: BuildIndex = BuildIndex(
     """
     import faiss
 
+    identity, dimension = identity_of(vectors), vectors.detail("dimension", int)
+    if settings.method == "hnsw":
+        _refuse_too_large(vectors, dimension, settings)
     ids, rows = read_vectors(vectors)
     rows = unit_length(rows)
-    dimension = rows.shape[1]
     if settings.method == "exact":
         inner: Any = faiss.IndexFlatIP(dimension)
     else:
@@ -85,8 +89,20 @@ def build_index(out: Draft, vectors: Vectors, settings: BuildIndex = BuildIndex(
     faiss.write_index(index, str(out / "index.faiss"))
     queries = rows[np.random.default_rng(0).permutation(len(rows))[:MOST_QUERIES]]
     found = {"recall_at_10": recall(index, rows, ids, queries)}
-    details = {key: vectors.manifest.details[key] for key in ("encoder", "modality", "dimension")}
+    details = {"encoder": identity, "modality": vectors.detail("modality", str), "dimension": dimension}
     return Facts(rows=len(ids), metrics=found, details=details | {"method": settings.method})
+
+
+def _refuse_too_large(vectors: Artifact, dimension: int, settings: BuildIndex) -> None:
+    """Stop before a graph is begun that memory can't hold."""
+    rows = vectors.manifest.rows or 0
+    needed = rows * (8 * dimension + 8 * settings.links)  # vectors here and in the index; twice as many links on the first level
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise UserError(
+            f"{rows:,} rows with {settings.links} links each take about {needed / 1e9:,.1f} GB, but this machine has "
+            f"{there / 1e9:,.1f} GB of memory; take fewer links, or method exact"
+        )
 
 
 def recall(index: Any, rows: np.ndarray, ids: np.ndarray, queries: np.ndarray) -> metrics.Metric:
@@ -133,6 +149,14 @@ def search(
 
     vectors = index.inputs["vectors"]
     made_by = vectors.inputs["encoder"]
+    ours, theirs = index.detail("encoder", str), identity_of(vectors)
+    if ours != theirs:
+        raise UserError(
+            f"{index} says it holds vectors of an encoder whose identity is {ours:.12}, but that of {vectors}, which it was built "
+            f"from, is {theirs:.12}; build it again"
+        )
+    if index.manifest.rows != vectors.manifest.rows:
+        raise UserError(f"{index} and {vectors}, which it was built from, don't have as many rows; build it again")
     if isinstance(queries, Artifact) and queries.manifest.kind != "vectors":
         raise UserError(f"{queries} can't be searched for; give vectors, or texts or paths of pictures")
     if isinstance(queries, Artifact):
@@ -142,9 +166,16 @@ def search(
         chosen = Artifact.open(encoder, root) if encoder else made_by
         _refuse_other(index, made_by, chosen, chosen.manifest.details.get("identity"))
         rows = Encoder.open(chosen).encode(queries)
-    found = faiss.read_index(str(index / "index.faiss"))
-    scores, ids = found.search(unit_length(rows), min(settings.k, index.manifest.rows or 0))
+    dimension = index.detail("dimension", int)
+    if rows.shape[1:] != (dimension,):
+        raise UserError(f"{index} holds vectors of {dimension:,} numbers, but the queries have {rows.shape[1]:,}; build it again")
+    path = index / "index.faiss"
+    ids = indexfile.check(path, str(index), dimension, index.manifest.rows or 0)
     dataset = vectors.inputs["dataset"].check()
+    if not np.isin(ids, read_rows(dataset, ["id"])["id"].to_numpy()).all():
+        raise UserError(f"{index} has ids that no row of {dataset} has; build it again")
+    found = faiss.read_index(str(path))
+    scores, ids = found.search(unit_length(rows), min(settings.k, index.manifest.rows or 0))
     lines = [zip(line.tolist(), near.tolist(), strict=True) for line, near in zip(ids, scores, strict=True)]
     reached = [[(row, score) for row, score in line if row >= 0] for line in lines]  # -1 where a graph led to no further row
     kind = dataset.manifest.kind
@@ -160,7 +191,7 @@ def _shown(kind: str, content: dict[str, Any]) -> str:
 
 
 def _refuse_other(index: Artifact, made_by: Artifact, came: Artifact, identity: str | None) -> None:
-    ours = index.manifest.details["encoder"]
+    ours = index.detail("encoder", str)
     if identity != ours:
         raise UserError(
             f"{index} was built from vectors of {made_by}, but {came} "

@@ -65,7 +65,7 @@ def bars(heads: list[Artifact], verdict: str, path: Path) -> None:
     axes.barh(list(places), [m.value for m in metrics], xerr=[2 * (m.standard_error or 0) for m in metrics], color=colours)
     axes.axvline(guess, color="black", linewidth=1, linestyle=":")
     axes.set_yticks(list(places), [head.manifest.name for head in heads])
-    used, rows = heads[0].manifest.details["used"], metrics[0].n
+    used, rows = heads[0].detail("used", dict), metrics[0].n
     axes.set_xlabel(f"accuracy on {rows:,} test rows, ± 2 standard errors (dotted: guessing); {used['train']} labels")
     axes.set_xlim(0, 1)
     axes.set_title(textwrap.fill(verdict, 95), fontsize=8, loc="left")

@@ -20,7 +20,7 @@ class RowReader:
 
     def __init__(self, dataset: Artifact):
         self.dataset = dataset
-        self.starts = np.concatenate([[0], np.cumsum(dataset.manifest.details["parts"], dtype=np.int64)])
+        self.starts = np.concatenate([[0], np.cumsum(dataset.detail("parts", list), dtype=np.int64)])
         self.lines = pq.ParquetFile(dataset / "rows.parquet")
         groups = [self.lines.metadata.row_group(number).num_rows for number in range(self.lines.num_row_groups)]
         self.groups = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])

@@ -4,6 +4,7 @@ comparison found, a browser.
 Each test has an artifact root of its own. `SHARED` are the data and weights beside the checkout, for tests marked `shared`.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 from embedkit import learning
+from embedkit.artifacts import Artifact, Manifest
 
 SHARED = Path(__file__).parents[2] / "shared"
 CHROMIUM = shutil.which("chromium")
@@ -164,6 +166,32 @@ def nested_network(tmp_path_factory):
     path = tmp_path_factory.mktemp("keras") / "nested.keras"
     keras.Model(outside, x, name="outer").save(path)
     return path
+
+
+# What an attacker can do who can write where artifacts lie
+
+
+def reseal(folder, **fields):
+    """Make a manifest vouch for the files as they are now, with these of its fields changed; the artifact."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | fields
+    del manifest["seal"]
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    manifest["files"] = [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in paths
+    ]
+    (folder / "manifest.json").write_bytes(Manifest.model_validate(manifest).sealed())
+    return Artifact.at(folder)
+
+
+def forged(artifact, **changes):
+    """The artifact in its place, with details of its manifest changed; None takes one away."""
+    details = artifact.manifest.details | changes
+    return reseal(artifact.path, details={name: value for name, value in details.items() if value is not None})
 
 
 # What a comparison found

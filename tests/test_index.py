@@ -1,10 +1,12 @@
 """build_index and search: the nearest rows, under their own ids, and never with another encoder."""
 
+import re
 import shutil
 
 import faiss
 import numpy as np
 import pytest
+from conftest import forged, reseal
 from PIL import Image
 
 from embedkit import (
@@ -19,11 +21,13 @@ from embedkit import (
     build_index,
     embed,
     import_encoder,
+    indexfile,
     load_images,
     load_texts,
     search,
 )
 from embedkit.artifacts import Dataset, EncoderArtifact
+from embedkit.cli import main
 from embedkit.datasets import read_contents, read_rows
 from embedkit.index import recall, unit_length
 from embedkit.stages import Draft, Facts, stage
@@ -333,3 +337,196 @@ def test_a_number_of_neighbours_below_1_is_refused(k):
 
 def test_the_index_carries_the_encoders_identity(index, bert):
     assert index.manifest.details["encoder"] == Encoder.open(bert).facts.identity
+
+
+# Files, manifests and settings that were crafted ------------------------------------------------------------------------
+
+
+def small(method="flat", links=4):
+    """60 vectors of length 1, their ids, and an index of them."""
+    vectors = unit_length(np.random.default_rng(0).normal(size=(60, 8)))
+    inner = faiss.IndexFlatIP(8) if method == "flat" else faiss.IndexHNSWFlat(8, links, faiss.METRIC_INNER_PRODUCT)
+    made = faiss.IndexIDMap2(inner)
+    made.add_with_ids(vectors, np.arange(60) + 1000)
+    return faiss.serialize_index(made).tobytes()
+
+
+def with_(data, place, number, kind):
+    new = np.array([number], kind).tobytes()
+    return data[:place] + new + data[place + len(new) :]
+
+
+FLAT, GRAPH = small(), small("hnsw")
+
+
+@pytest.mark.parametrize("links", [2, 3, 32, indexfile.MOST_LINKS])
+def test_what_build_index_writes_is_read(tmp_path, links):
+    for data in (FLAT, small("hnsw", links)):
+        (tmp_path / "index.faiss").write_bytes(data)
+        assert indexfile.check(tmp_path / "index.faiss", "it", 8, 60).tolist() == [*range(1000, 1060)]
+
+
+def test_a_graph_of_no_rows_is_read(tmp_path):
+    none = faiss.IndexIDMap2(faiss.IndexHNSWFlat(8, 4, faiss.METRIC_INNER_PRODUCT))
+    faiss.write_index(none, str(tmp_path / "index.faiss"))
+    assert indexfile.check(tmp_path / "index.faiss", "it", 8, 0).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "ends too early"),
+        (FLAT[:50], "ends too early"),
+        (GRAPH[:-1], "ends too early"),
+        (FLAT + b"x", "goes on behind its end"),
+        (b"IwFl" + FLAT[4:], "holds an index of the kind b'IwFl', which build_index doesn't write"),
+        (faiss.serialize_index(faiss.index_factory(8, "HNSW4,SQ8")).tobytes(), "holds an index of the kind b'IHNs'"),
+        (with_(FLAT, 4, 9, "<i4"), "holds 60 vectors of 9 numbers instead of 60 of 8"),
+        (with_(GRAPH, 37 + 8, 2**40, "<i8"), "holds 1,099,511,627,776 vectors of 8 numbers instead of 60 of 8"),
+        (with_(FLAT, 33, 1, "<i4"), "doesn't compare by inner product"),
+        (with_(FLAT, 32, 0, "<u1"), "doesn't compare by inner product"),
+        (with_(FLAT, 74, 2**60, "<u8"), "holds 1,152,921,504,606,846,976 numbers in its vectors instead of 480"),
+        (with_(FLAT, 82, np.nan, "<f4"), "has vectors that are longer than 1"),
+        (with_(FLAT, 82, 7, "<f4"), "has vectors that are longer than 1"),
+        (with_(FLAT, len(FLAT) - 8, 1000, "<i8"), "has one id for several vectors"),
+        (with_(GRAPH, 74, 2**60, "<u8"), "ends too early"),
+        (with_(GRAPH, 82, np.nan, "<f8"), "has chances of levels that are none"),
+    ],
+)
+def test_an_index_file_that_would_lead_faiss_astray_is_refused(tmp_path, data, words):
+    (tmp_path / "index.faiss").write_bytes(data)
+    with pytest.raises(UserError, match=f"index.faiss of it {words}.*, so it is damaged or .*; build it again"):
+        indexfile.check(tmp_path / "index.faiss", "it", 8, 60)
+
+
+def places(data):
+    """Where the arrays of GRAPH, and the numbers behind them, begin."""
+    at, found = 74, {}
+    for name, size in (("chances", 8), ("sums", 4), ("levels", 4), ("offsets", 8), ("links", 4)):
+        found[name] = at + 8
+        at += 8 + int(np.frombuffer(data, "<u8", 1, at)[0]) * size
+    return found | {name: at + 4 * n for n, name in enumerate(("entry", "highest", "building", "searching", "beam"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "number", "words"),
+    [
+        ("sums", 4, 10**9, "has numbers of links by level that don't belong together"),
+        ("levels", 0, 100, "has rows on levels that there are not"),
+        ("levels", 0, 0, "has rows on levels that there are not"),
+        ("offsets", 8, 2**40, "has links at places that don't belong together"),
+        ("links", 0, 60, "links to rows that there are not"),
+        ("links", 0, -2, "links to rows that there are not"),
+        ("entry", 0, 60, "begins its search at a row that is not on its highest level"),
+        ("entry", 0, -1, "begins its search at a row that is not on its highest level"),
+        ("highest", 0, 9, "begins its search at a row that is not on its highest level"),
+        ("searching", 0, 2**31 - 1, "asks for an effort that is not from 1 to 1,000,000"),
+        ("searching", 0, 0, "asks for an effort that is not from 1 to 1,000,000"),
+        ("beam", 0, 7, "asks for an effort that is not from 1 to 1,000,000"),
+    ],
+)
+def test_a_graph_that_would_lead_faiss_astray_is_refused(tmp_path, name, place, number, words):
+    data = with_(GRAPH, places(GRAPH)[name] + place, number, "<u8" if name == "offsets" else "<i4")
+    (tmp_path / "index.faiss").write_bytes(data)
+    with pytest.raises(UserError, match=f"index.faiss of it {words}"):
+        indexfile.check(tmp_path / "index.faiss", "it", 8, 60)
+
+
+def test_a_link_to_a_row_on_a_level_that_it_is_not_on_is_refused(tmp_path):
+    at = places(GRAPH)
+    levels = np.frombuffer(GRAPH, "<i4", 60, at["levels"])
+    high, low = int(levels.argmax()), int(levels.argmin())
+    assert levels[high] > levels[low] == 1
+    start = int(np.frombuffer(GRAPH, "<u8", 61, at["offsets"])[high]) + 2 * 4
+    (tmp_path / "index.faiss").write_bytes(with_(GRAPH, at["links"] + 4 * start, low, "<i4"))
+    with pytest.raises(UserError, match="index.faiss of it links to rows on levels that they are not on"):
+        indexfile.check(tmp_path / "index.faiss", "it", 8, 60)
+
+
+def test_a_missing_index_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="index.faiss of it can't be read .No such file or directory.; build the index again"):
+        indexfile.check(tmp_path / "index.faiss", "it", 8, 60)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """An index of three spelled rows, of which a test may change what it likes, and a query."""
+    return build_index(spelled(tmp_path / "rows.csv", ["1 0", "0 1", "1 1"])), spelled(tmp_path / "query.csv", ["1 0.1"])
+
+
+def test_ids_that_no_row_has_are_refused(own):
+    index, query = own
+    data = (index / "index.faiss").read_bytes()
+    (index / "index.faiss").write_bytes(with_(data, len(data) - 8, 77, "<i8"))
+    with pytest.raises(UserError, match="index/.* has ids that no row of texts/rows@.* has; build it again"):
+        search(reseal(index.path), query)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoder": None}, "the details in the manifest of index/.* are without its encoder; make it again with the call that"),
+        ({"encoder": 7}, "the details in the manifest of index/.* say 7 as its encoder; make it again with the call that made it"),
+        ({"encoder": "6" * 64}, "index/.* an encoder whose identity is 6{12}, but that of vectors/.* is 5{12}; build it"),
+        ({"dimension": None}, "the details in the manifest of index/.* are without its dimension; make it again"),
+        ({"dimension": True}, "the details in the manifest of index/.* say True as its dimension; make it again"),
+        ({"dimension": 3}, "index/.* holds vectors of 3 numbers, but the queries have 2; build it again"),
+    ],
+)
+def test_an_index_whose_details_are_not_its_vectors_is_refused(own, changes, words):
+    index, query = own
+    with pytest.raises(UserError, match=words):
+        search(forged(index, **changes), query)
+
+
+def test_an_index_of_other_rows_than_its_vectors_is_refused(own):
+    index, query = own
+    with pytest.raises(UserError, match="index/.* and vectors/.*, which .*, don't have as many rows; build it again"):
+        search(reseal(index.path, rows=2), query)
+
+
+def test_an_index_that_names_no_vectors_is_refused(own):
+    index, query = own
+    with pytest.raises(UserError, match="the manifest of index/.* names no 'vectors', which its stage writes; make it again"):
+        search(reseal(index.path, inputs=[]), query)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoder": None}, "the details in the manifest of vectors/.* are without its encoder; make it again"),
+        ({"encoder": "6" * 64}, "vectors/.* identity is 6{12}, but that of encoder/.* is 5{12}; embed the dataset again"),
+        ({"parts": None}, "the details in the manifest of vectors/.* are without its parts; make it again"),
+        ({"parts": 0}, "the manifest of vectors/.* says they have 0 parts, so they hold nothing; embed the dataset again"),
+        ({"parts": 2}, "vectors-00001.parquet of vectors/.* can't be read as vectors .*; embed the dataset again"),
+        ({"dimension": 3}, "vectors-00000.parquet of vectors/.* can't be read as vectors .it doesn't hold an id and 3 numbers"),
+        ({"modality": None}, "the details in the manifest of vectors/.* are without its modality; make it again"),
+    ],
+)
+def test_vectors_whose_details_are_wrong_are_not_indexed(tmp_path, changes, words):
+    vectors = forged(spelled(tmp_path / "rows.csv", ["1 0", "0 1"]), **changes)
+    with pytest.raises(UserError, match=words):
+        build_index(vectors)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("links", 1024), ("effort_building", 1_000_000), ("effort_searching", 1_000_000)]
+)
+def test_more_than_a_graph_can_take_is_refused(name, most, capsys):
+    BuildIndex(**{name: most})
+    assert main(["build-index", "vectors/none", f"--{name.replace('_', '-')}", "1000000000000"]) == 2
+    words = f"embedkit: the setting {name} can't be '?1000000000000'?: Input should be less than or equal to {most}\n"
+    assert re.fullmatch(words, capsys.readouterr().err)
+
+
+def test_more_neighbours_than_a_list_can_take_are_refused(capsys):
+    assert main(["search", "index/none", "a cat", "--k", "1000000000000"]) == 2
+    words = "embedkit: the setting k can't be '?1000000000000'?: Input should be less than or equal to 1000000\n"
+    assert re.fullmatch(words, capsys.readouterr().err)
+
+
+def test_a_graph_that_memory_cannot_hold_is_refused_before_it_is_begun(tmp_path):
+    vectors = spelled(tmp_path / "rows.csv", ["1 0", "0 1"])
+    many = reseal(vectors.path, rows=10**11)
+    with pytest.raises(UserError, match="100,000,000,000 rows with 1024 links each take about 820,800.0 GB, but this machine has"):
+        build_index(many, BuildIndex(method="hnsw", links=1024))

@@ -6,12 +6,14 @@ what its columns take, so that no row of the data lies in an encoder.
 """
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedkit import weights
 from embedkit.features import Columns
 
 LEAST_AGREEMENT = 0.9999
@@ -99,12 +101,31 @@ def save(path: Path, modality: str, vectors: np.ndarray, preprocessing: str | No
 
 
 def load(path: Path) -> tuple[list[Any], np.ndarray]:
-    """The stored inputs, as rows, and their vectors."""
-    with np.load(path, allow_pickle=False) as stored:
-        if "rows" in stored.files:
-            return [json.loads(row) for row in stored["rows"]], stored["vectors"]
-        rows = stored["inputs"]
-        return (rows.tolist() if rows.dtype.kind == "U" else list(rows)), stored["vectors"]
+    """The stored inputs, as rows, and their vectors.
+
+    Raises:
+        UserError: when there are none, or too few, or they aren't rows and finite vectors; a check of nothing is none.
+    """
+    with weights.foreign(f"{path} holds no canaries that could be checked", "make its artifact again"):
+        with zipfile.ZipFile(path) as packed:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist()):
+                raise ValueError("it is compressed")
+        with np.load(path, allow_pickle=False) as stored:
+            vectors, table = stored["vectors"], "rows" in stored.files
+            given = stored["rows" if table else "inputs"]
+            rows: list[Any] = given.tolist() if given.dtype.kind == "U" else [*given]
+            rows = [json.loads(row) for row in rows] if table else rows
+        if vectors.ndim != 2 or len(rows) != len(vectors) or len(rows) < CHECKED_ON_LOADING:
+            raise ValueError(f"{len(rows)} rows, vectors of shape {vectors.shape}, but at least {CHECKED_ON_LOADING} are needed")
+        if vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+            raise ValueError("its vectors are not finite numbers")
+        if not all(isinstance(row, str | dict) or _is_picture(row) for row in rows):
+            raise ValueError("its rows are neither texts, pictures nor rows of a table")
+    return rows, vectors
+
+
+def _is_picture(row: Any) -> bool:
+    return isinstance(row, np.ndarray) and row.dtype == np.uint8 and row.shape[2:] == (3,)
 
 
 def agreement(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -14,14 +14,15 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from embedkit import canaries, engines, frameworks, networks
-from embedkit.artifacts import Artifact
+from embedkit import canaries, engines, frameworks, networks, weights
+from embedkit.artifacts import AGAIN, Artifact
 from embedkit.batches import pick
 from embedkit.crossfit import NONE, Folds, Known
 from embedkit.features import Columns
@@ -31,6 +32,8 @@ from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage
 
 LEAST_LENGTH = 3
+MOST_SIDE = 100_000
+"""Of a picture in pixels, or of a text in tokens."""
 PREPROCESSING = {"texts": "tokenizer.json", "table": "columns.json"}
 """The file, by modality, of preprocessing that `encoder.json` doesn't say."""
 HALF = "encoder"
@@ -88,28 +91,33 @@ class Encoder:
     def open(cls, reference: str | Artifact, root: Path | str | None = None) -> "Encoder":
         """Load an encoder artifact, or the encoder half of a fine-tuned classifier, after its checksums matched.
 
-        Its canaries are checked.
+        Its canaries are checked, and its identity is taken again: vectors are kept apart, and put together, by it alone.
 
         Raises:
-            UserError: when it is no encoder, is damaged, or gives other vectors than when it was made.
+            UserError: when it is no encoder, is damaged, gives other vectors than when it was made, or isn't the one it says.
         """
         frameworks.load_frameworks()
-        import keras
-
         artifact = Artifact.open(reference, root)
         folder = encoder_folder(artifact)
         artifact.check()
-        facts = EncoderFacts.model_validate_json((folder / "encoder.json").read_text(encoding="utf-8"))
+        facts = _facts(artifact, folder)
         file = PREPROCESSING.get(facts.modality)
-        preprocessing = (folder / file).read_text(encoding="utf-8") if file else None
-        model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
-        encoder = cls(model, facts, preprocessing, str(artifact))
-        encoder.folds, encoder.folder = Folds.open(folder, model), folder
-        lowest = encoder.agreement(canaries.CHECKED_ON_LOADING)
+        preprocessing = _text(artifact, folder / file) if file else None
+        model = weights.open_keras(folder / "model.keras", f"model.keras of {artifact}")
+        with weights.foreign(f"{artifact} can't embed its own canaries", AGAIN), ThreadPoolExecutor(1) as beside:
+            found = beside.submit(identity, model, facts, preprocessing)  # hashing weights holds no other thread up
+            encoder = cls(model, facts, preprocessing, str(artifact))
+            encoder.folds, encoder.folder = Folds.open(folder, model), folder
+            lowest = encoder.agreement(canaries.CHECKED_ON_LOADING)
         if not lowest >= canaries.LEAST_AGREEMENT:
             raise UserError(
                 f"{artifact} gives other vectors here than when it was made (cosine {lowest:.6f}, at least "
                 f"{canaries.LEAST_AGREEMENT} is needed); use the package versions in its manifest, or import it again"
+            )
+        if found.result() != facts.identity:
+            raise UserError(
+                f"{artifact} says its identity is {facts.identity:.12}, but that of its weights and preprocessing is "
+                f"{found.result():.12}, so its vectors would be taken for another encoder's; {AGAIN}"
             )
         return encoder
 
@@ -126,6 +134,9 @@ class Encoder:
         """
         assert self.folder is not None
         rows, expected = canaries.load(self.folder / "canaries.npz")
+        if expected.shape[1] != self.facts.dimension:
+            numbers = f"{expected.shape[1]:,} numbers, not {self.facts.dimension:,}"
+            raise UserError(f"the canaries of {self.name} have vectors of {numbers}; {AGAIN}")
         step = max(1, len(rows) // few) if few else 1
         found = np.empty_like(expected[::step])
         for indices, batch in self.feed.batches(rows[::step]):
@@ -166,6 +177,28 @@ class Encoder:
     def folds_of(self, known: Known) -> np.ndarray:
         """The fold of each row that the encoder learned from with its label, NONE for others; (rows,) int."""
         return self.folds.of(known) if self.folds else np.full(len(known.ids), NONE)
+
+
+def _text(artifact: Artifact, path: Path) -> str:
+    """A file of an encoder's."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} of {artifact} can't be read ({weights.words(error)}); {AGAIN}") from error
+
+
+def _facts(artifact: Artifact, folder: Path) -> EncoderFacts:
+    """What `encoder.json` says, of which the manifest must say the same."""
+    with weights.foreign(f"encoder.json of {artifact} can't be read", AGAIN):
+        facts = EncoderFacts.model_validate_json(_text(artifact, folder / "encoder.json"))
+    for name in ("identity", "modality", "dimension"):
+        said, own = artifact.manifest.details.get(name), getattr(facts, name)
+        if said != own:
+            raise UserError(f"the manifest of {artifact} says its {name} is {said!r:.20}, but encoder.json {own!r:.20}; {AGAIN}")
+    needed = {"images": ("height", "width"), "texts": ("maximal_length",), "table": ()}[facts.modality]
+    if lacking := [name for name in needed if not 0 < (getattr(facts, name) or 0) <= MOST_SIDE]:
+        raise UserError(f"encoder.json of {artifact} says no {lacking[0]} from 1 to {MOST_SIDE:,}; {AGAIN}")
+    return facts
 
 
 def embedder_of(artifact: Artifact) -> Artifact:
@@ -213,7 +246,7 @@ def identity(model: Any, facts: EncoderFacts, preprocessing: str | None) -> str:
     for weight in model.weights:
         array = np.ascontiguousarray(weight.numpy())
         digest.update(f"{array.shape} {array.dtype}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)  # not copied
     return digest.hexdigest()
 
 

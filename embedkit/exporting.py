@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedkit import canaries
+from embedkit import canaries, weights
 from embedkit.artifacts import Artifact, EncoderArtifact, Metric
 from embedkit.encoders import PREPROCESSING, Encoder, EncoderFacts, embedder_of, encoder_folder
 from embedkit.environment import package_version
@@ -148,7 +148,7 @@ def _whole(artifact: Artifact) -> Subject:
         return _encoder(artifact)
     classifier = Classifier.open(artifact)
     subject = _encoder(artifact, classifier.encoder)
-    head: Any = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
+    head: Any = weights.open_keras(artifact / "model.keras", f"model.keras of {artifact}")
     facts = classifier.facts
     subject.model = keras.Model(subject.encoder.model.input, head(subject.encoder.model.output), name="classifier")
     subject.expected = classifier.of_vectors(subject.expected).reshape(len(subject.rows), -1)

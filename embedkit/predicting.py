@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from embedkit import columns, engines
-from embedkit.artifacts import Artifact
+from embedkit import columns, engines, weights
+from embedkit.artifacts import AGAIN, Artifact
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.readers import PICTURES, TABULAR, ReadFiles, Record, read
 from embedkit.settings import Settings, UserError, listed, not_among
@@ -123,17 +123,17 @@ class Classifier:
         if artifact.manifest.kind != "classifier":
             raise UserError(f"{artifact} is no classifier; {_instead(artifact)}")
         artifact.check()
-        facts = ClassifierFacts.model_validate_json((artifact / "classifier.json").read_text(encoding="utf-8"))
+        with weights.foreign(f"classifier.json of {artifact} can't be read", AGAIN):
+            facts = ClassifierFacts.model_validate_json((artifact / "classifier.json").read_text(encoding="utf-8"))
         encoder = Encoder.open(embedder_of(artifact))
         if encoder.facts.identity != facts.encoder:
             raise UserError(
                 f"{artifact} was trained on vectors of an encoder whose identity is {facts.encoder[:12]}, but that of "
                 f"{encoder.name} is {encoder.facts.identity[:12]}; embed the rows with {encoder.name} and train on those vectors"
             )
-        import keras
-
-        model = keras.saving.load_model(artifact / "model.keras", compile=False, safe_mode=True)
-        return cls(model, facts, encoder, str(artifact))
+        model = weights.open_keras(artifact / "model.keras", f"model.keras of {artifact}")
+        with weights.foreign(f"model.keras of {artifact} is no classifier", AGAIN):
+            return cls(model, facts, encoder, str(artifact))
 
     def probabilities(self, rows: Sequence[Any]) -> np.ndarray:
         """The probability of every class, or of every label, for raw rows.

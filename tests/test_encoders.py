@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, forged, reseal
 from scipy.special import erf
 
 from embedkit import (
@@ -22,7 +22,8 @@ from embedkit import (
     make_control,
 )
 from embedkit.artifacts import sha256
-from embedkit.encoders import identity, layers, save_model
+from embedkit.cli import sentence
+from embedkit.encoders import PREPROCESSING, EncoderFacts, encoder_folder, identity, layers, save_model
 
 frameworks.load_frameworks()
 
@@ -453,8 +454,135 @@ def test_columns_that_moved_are_refused_when_the_manifest_says_all_is_well(goods
 
 
 def test_canaries_that_moved_by_rounding_only_are_accepted(nested, tmp_path):
-    rounded = resealed(nested, tmp_path / "rounded", "model.keras", lambda path: with_changed_weight(path, 1e-6))
-    assert Encoder.open(rounded).encode(list(PICTURES)) == pytest.approx(Encoder.open(nested).encode(list(PICTURES)), rel=1e-3)
+    def rounded(path):
+        rows, vectors = canaries.load(path)
+        noise = np.random.default_rng(0).normal(0, 1e-6, vectors.shape)
+        np.savez(path, inputs=np.array(rows), vectors=(vectors * (1 + noise)).astype(np.float32))
+
+    made = resealed(nested, tmp_path / "rounded", "canaries.npz", rounded)
+    assert np.array_equal(Encoder.open(made).encode(list(PICTURES)), Encoder.open(nested).encode(list(PICTURES)))
+
+
+# An identity that is not the encoder's own, with canaries to match ----------------------------------------------------
+
+
+def with_own_canaries(artifact, root, change):
+    """A copy with files changed, canaries that fit them, and the identity of before."""
+    copy = shutil.copytree(artifact.path, root / artifact.path.relative_to(artifact.root))
+    folder = encoder_folder(Artifact.at(copy))
+    change(folder)
+    facts = EncoderFacts.model_validate_json((folder / "encoder.json").read_text())
+    file = PREPROCESSING.get(facts.modality)
+    preprocessing = (folder / file).read_text() if file else None
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    changed = Encoder(model, facts, preprocessing, "the changed encoder")
+    rows = canaries.inputs(facts.modality, preprocessing)
+    canaries.save(folder / "canaries.npz", facts.modality, changed.encode(rows), preprocessing)
+    return reseal(copy)
+
+
+def edited(name, **fields):
+    def change(folder):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | fields))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("nested", lambda folder: with_changed_weight(folder / "model.keras", 0.1)),
+        ("bert", edited("encoder.json", prompt="good ")),
+        ("bert", edited("encoder.json", maximal_length=5)),
+        ("bert", edited("tokenizer.json", normalizer=None)),
+        ("goods", edited("columns.json", vocabularies=[{"name": "x", "values": ["a"], "missing": False, "dimension": 1}])),
+    ],
+)
+def test_an_encoder_that_carries_the_identity_of_another_is_refused(kind, change, request, tmp_path):
+    made = with_own_canaries(request.getfixturevalue(kind), tmp_path / "forged", change)
+    words = r"says its identity is [0-9a-f]{12}, but that of its weights and preprocessing is [0-9a-f]{12}, so its vectors would be"
+    with pytest.raises(UserError, match=f"{made} {words} taken for another encoder's; make it again"):
+        Encoder.open(made)
+
+
+@pytest.mark.parametrize(("name", "value"), [("identity", "0" * 64), ("modality", "texts"), ("dimension", 3), ("identity", None)])
+def test_a_manifest_that_says_another_thing_than_the_encoder_is_refused(nested, tmp_path, name, value):
+    copy = Artifact.at(shutil.copytree(nested.path, tmp_path / "forged" / nested.path.relative_to(nested.root)))
+    made = forged(copy, **{name: value})
+    with pytest.raises(UserError, match=f"the manifest of {made} says its {name} is .*, but encoder.json .*; make it again"):
+        Encoder.open(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "encoder.json of .* can't be read"),
+        ("{}", "encoder.json of .* can't be read .*modality"),
+        ("\x00", "encoder.json of .* can't be read"),
+    ],
+)
+def test_an_encoder_json_that_says_nothing_is_refused(nested, tmp_path, text, words):
+    made = resealed(nested, tmp_path / "forged", "encoder.json", lambda path: path.write_text(text))
+    with pytest.raises(UserError, match=f"{words}.*; make it again") as refused:
+        Encoder.open(made)
+    assert len(sentence(refused.value).splitlines()) == 1
+
+
+def test_a_size_that_no_picture_has_is_refused(nested, tmp_path):
+    made = resealed(nested, tmp_path / "forged", "encoder.json", lambda path: edited("encoder.json", height=10**12)(path.parent))
+    with pytest.raises(UserError, match="encoder.json of .* says no height from 1 to 100,000; make it again"):
+        Encoder.open(made)
+
+
+# Canaries that check nothing -----------------------------------------------------------------------------------------
+
+PIXELS, ZEROS = np.zeros((24, 4, 4, 3), np.uint8), np.zeros((24, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"inputs": PIXELS[:0], "vectors": ZEROS[:0]}, "0 rows, .*, but at least 8 are needed"),
+        ({"inputs": PIXELS[:1], "vectors": ZEROS[:1]}, "1 rows, .*, but at least 8 are needed"),
+        ({"inputs": PIXELS, "vectors": ZEROS[:9]}, "24 rows, vectors of shape .9, 8., but"),
+        ({"inputs": PIXELS, "vectors": ZEROS[:, :0]}, "have vectors of 0 numbers, not 8"),
+        ({"inputs": PIXELS, "vectors": ZEROS[:, :3]}, "have vectors of 3 numbers, not 8"),
+        ({"inputs": PIXELS, "vectors": ZEROS[..., None]}, "24 rows, vectors of shape .24, 8, 1., but"),
+        ({"inputs": PIXELS, "vectors": ZEROS[:, 0]}, "24 rows, vectors of shape .24,., but"),
+        ({"inputs": PIXELS, "vectors": ZEROS * np.nan}, "its vectors are not finite numbers"),
+        ({"inputs": PIXELS, "vectors": ZEROS + np.inf}, "its vectors are not finite numbers"),
+        ({"inputs": PIXELS, "vectors": ZEROS.astype(str)}, "its vectors are not finite numbers"),
+        ({"inputs": PIXELS, "vectors": ZEROS.astype(object)}, "holds no canaries that could be checked"),
+        ({"inputs": PIXELS[..., :2], "vectors": ZEROS}, "its rows are neither texts, pictures nor rows of a table"),
+        ({"inputs": PIXELS.astype(float), "vectors": ZEROS}, "its rows are neither texts, pictures nor rows of a table"),
+        ({"inputs": np.array("a"), "vectors": ZEROS}, "holds no canaries that could be checked"),
+        ({"inputs": np.array(["a"] * 24), "vectors": ZEROS}, "can't embed its own canaries|a str came|can't be"),
+        ({"rows": np.array(["[" * 99_999] * 24), "vectors": ZEROS}, "holds no canaries that could be checked"),
+        ({"rows": np.array(["[]"] * 24), "vectors": ZEROS}, "its rows are neither texts, pictures nor rows of a table"),
+        ({"vectors": ZEROS}, "holds no canaries that could be checked"),
+        ({"inputs": PIXELS}, "holds no canaries that could be checked"),
+    ],
+)
+def test_canaries_that_check_nothing_are_refused(nested, tmp_path, arrays, words):
+    made = resealed(nested, tmp_path / "forged", "canaries.npz", lambda path: np.savez(path, **arrays))
+    with pytest.raises(UserError, match=words):
+        Encoder.open(made)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"\x93NUMPY\x01\x00", np.random.default_rng(0).bytes(99)])
+def test_a_file_that_holds_no_canaries_is_refused(nested, tmp_path, data):
+    made = resealed(nested, tmp_path / "forged", "canaries.npz", lambda path: path.write_bytes(data))
+    with pytest.raises(UserError, match="canaries.npz holds no canaries that could be checked .*; make its artifact again"):
+        Encoder.open(made)
+
+
+def test_canaries_that_unpack_to_far_more_are_refused(nested, tmp_path):
+    def packed(path):
+        np.savez_compressed(path, inputs=PIXELS, vectors=ZEROS)
+
+    made = resealed(nested, tmp_path / "forged", "canaries.npz", packed)
+    with pytest.raises(UserError, match="canaries.npz holds no canaries that could be checked .it is compressed.; make"):
+        Encoder.open(made)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "encoder.json", "canaries.npz", "tokenizer.json"])

@@ -182,7 +182,7 @@ class Encoder:
 def _text(artifact: Artifact, path: Path) -> str:
     """A file of an encoder's."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} of {artifact} can't be read ({weights.words(error)}); {AGAIN}") from error
 

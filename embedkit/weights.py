@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MOST_JSON:
             raise UserError(f"{path} has more than {MOST_JSON:,} bytes; a network's JSON is smaller, so download the folder again")
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise UserError(f"{path} is JSON that is nested too deep to be read; download the folder again") from error
     except UserError:

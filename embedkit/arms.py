@@ -27,6 +27,7 @@ from embedkit.lessons import Balance, Lesson, TrainHead, problem_of
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import Prepared, load_pixels
 from embedkit.settings import UserError
+from embedkit.stages import is_kept, keep
 from embedkit.tasks import Task
 from embedkit.training import Trainer, Training, fit, resolve
 from embedkit.tuning import FineTune, Tuner, training_of
@@ -133,12 +134,14 @@ class Bench:
         return self.fresh[seed]
 
     def _kept(self, name: str, encode: Callable[[], np.ndarray]) -> np.ndarray:
-        path = self.folder / f"{name}.npy"
-        if not path.exists():
+        path, seconds = self.folder / f"{name}.npy", self.folder / f"{name}.seconds.npy"
+        if not is_kept(path) or not is_kept(seconds):
             start = time.monotonic()
             found = encode()
-            checkpoints.save_array(self.folder / f"{name}.seconds.npy", np.array((time.monotonic() - start) / len(self.places)))
+            checkpoints.save_array(seconds, np.array((time.monotonic() - start) / len(self.places)))
             checkpoints.save_array(path, found)
+            keep(seconds)
+            keep(path)
         vectors = np.zeros((self.rows, self.loaded.facts.dimension), np.float32)
         vectors[self.places] = np.load(path, allow_pickle=False)
         return vectors

@@ -7,6 +7,7 @@ so that it can be read without embedkit.
 A reference is `kind/name` (the newest version), `kind/name@version`, or any unambiguous prefix of a version.
 """
 
+import contextlib
 import errno
 import graphlib
 import hashlib
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +26,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self, TypeVar
 
+import filelock
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
@@ -42,9 +45,13 @@ DRAFTS = ".drafts"
 INPUTS = "inputs.json"
 """In a draft: the references of what it is being made from."""
 AGAIN = "make it again with the call that made it"
-
-
 Kind = TypeVar("Kind")
+CHANGES = "changes.lock"
+"""Among the drafts: held while an artifact comes or goes, or a call says what it is going to read."""
+GRAVE = "removed-"
+"""How the folder of what is being removed begins, among the drafts."""
+ABANDONED_SECONDS = 24 * 3600
+"""A draft that nobody holds and nobody touched for a day is not going to be resumed."""
 
 
 def _nothing(value: object) -> bool:
@@ -592,7 +599,10 @@ def versions(folder: Path) -> list[Path]:
     """The folders of a name's versions, the oldest first."""
     if not folder.is_dir() or folder.is_symlink() or folder.parent.is_symlink():  # a link could lead out of the root
         return []
-    return sorted(entry for entry in folder.iterdir() if VERSION.fullmatch(entry.name) and not entry.is_symlink())
+    try:
+        return sorted(entry for entry in folder.iterdir() if VERSION.fullmatch(entry.name) and not entry.is_symlink())
+    except FileNotFoundError:  # its last version was removed meanwhile
+        return []
 
 
 def _names(root: Path) -> Iterator[tuple[str, str]]:
@@ -663,7 +673,7 @@ def prunable(root: Path | str | None = None, keep: int = 1) -> list[Artifact]:
     """Artifacts that can go: not among the newest `keep` of their name, and no kept artifact or draft is made from them.
 
     Raises:
-        UserError: when a manifest is damaged, since what that artifact was made from must stay and isn't known.
+        UserError: when a manifest, or the list of what a draft is made from, is damaged: what must stay isn't known then.
     """
     everything = []
     for folder, artifact in scan(root):
@@ -676,7 +686,7 @@ def prunable(root: Path | str | None = None, keep: int = 1) -> list[Artifact]:
     kept = {str(artifact): artifact for versions in by_name.values() for artifact in versions[-keep:]}
     known = {str(artifact): artifact for artifact in everything}
     for path in (root_at(root) / DRAFTS).glob(f"*/{INPUTS}"):  # a draft may be gone on with
-        kept |= {reference: known[reference] for reference in json.loads(path.read_text(encoding="utf-8")) if reference in known}
+        kept |= {reference: known[reference] for reference in used_by(path.parent) if reference in known}
     queue = list(kept.values())
     while queue:
         for given in queue.pop().manifest.inputs:
@@ -686,11 +696,146 @@ def prunable(root: Path | str | None = None, keep: int = 1) -> list[Artifact]:
     return [artifact for artifact in everything if str(artifact) not in kept]
 
 
+def used_by(draft: Path) -> list[str]:
+    """The references of what a draft is being made from; none where it says nothing.
+
+    Raises:
+        UserError: when what it says is damaged.
+    """
+    path = draft / INPUTS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(reference, str) for reference in found):
+        raise UserError(
+            f"{path} is damaged, so what this unfinished artifact is made from is not known; remove {draft.name}, or make "
+            "it again"
+        )
+    return found
+
+
+def abandoned(root: Path | str | None = None) -> list[tuple[Path, int]]:
+    """Drafts that no process holds and that were last written a day ago, and graves that a removal left; each with its bytes."""
+    found = []
+    for folder in _drafts(root_at(root)):
+        with _held(folder) as held:
+            if held and _is_abandoned(folder):
+                found.append((folder, _bytes(folder)))
+    return found
+
+
+@contextlib.contextmanager
+def changing(root: Path) -> Iterator[None]:
+    """Hold a root while artifacts come or go, or while a call says what it is going to read.
+
+    It is held for moments, and nobody who holds it waits for another lock, so that it can be taken while holding others.
+    """
+    with filelock.FileLock(root / DRAFTS / CHANGES):
+        yield
+
+
+@contextlib.contextmanager
+def _held(draft: Path) -> Iterator[bool]:
+    """Hold a draft's lock, or say that somebody else does. The lock's file goes with its draft."""
+    lock = filelock.FileLock(lock_of(draft))
+    try:
+        lock.acquire(timeout=0)
+    except OSError:  # filelock.Timeout is one, and so is the refusal of another user's draft
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        let_go(draft, lock)
+
+
+def lock_of(draft: Path) -> Path:
+    """The file whose lock whoever writes to a draft holds."""
+    return draft.with_name(f"{draft.name}.lock")
+
+
+def let_go(draft: Path, lock: filelock.BaseFileLock) -> None:
+    """Let go of a draft's lock; where there is no draft any more, its file goes first.
+
+    Whoever waited for it sees that the file is gone (filelock looks at its number of links) and takes a new one.
+    """
+    with contextlib.suppress(OSError):
+        if not draft.exists():
+            lock_of(draft).unlink(missing_ok=True)
+    lock.release()
+
+
+def forget_draft(draft: Path) -> None:
+    """Remove a draft, and the file of its lock, whose artifact is published; unless somebody holds it, who does so himself."""
+    if draft.exists() or lock_of(draft).exists():
+        with _held(draft) as held:
+            if held:
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _drafts(root: Path) -> list[Path]:
+    return [folder for folder in sorted((root / DRAFTS).glob("*/")) if not folder.is_symlink()]
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _is_abandoned(draft: Path) -> bool:
+    try:
+        newest = max(path.stat().st_mtime for path in (draft, *draft.rglob("*")))
+    except FileNotFoundError:  # it is being written to, or taken away
+        return False
+    return draft.name.startswith(GRAVE) or time.time() - newest > ABANDONED_SECONDS
+
+
+def prune(root: Path | str | None = None, keep: int = 1) -> tuple[list[Artifact], list[tuple[Path, int]]]:
+    """Remove what `prunable` and `abandoned` name; returns the artifacts, and the drafts with their bytes.
+
+    What goes is decided and out of sight before a call that starts can say what it reads; erasing it takes its time afterwards.
+    """
+    base, drafts = root_at(root), []
+    (base / DRAFTS).mkdir(parents=True, exist_ok=True)
+    with changing(base):
+        going = prunable(base, keep)
+        graves = [_bury(base, artifact.path) for artifact in going]
+        _forget_names(going)
+    for folder in [folder for folder in _drafts(base) if folder not in graves]:
+        with _held(folder) as held:  # until it is out of sight: a call that goes on with it would lose it under its hands
+            if held and _is_abandoned(folder):
+                drafts.append((folder, _bytes(folder)))
+                graves.append(_bury(base, folder))
+    for grave in graves:
+        with contextlib.suppress(FileNotFoundError):  # somebody else erases it too
+            shutil.rmtree(grave)
+    for lock in (base / DRAFTS).glob("*.lock"):
+        if lock.name != CHANGES:
+            with _held(lock.with_name(lock.name.removesuffix(".lock"))):  # after which it is gone, if its draft is
+                pass
+    return going, drafts
+
+
 def remove(artifact: Artifact) -> None:
     """Take an artifact away: out of sight by one rename, then off the disk."""
-    grave = artifact.root / DRAFTS / f"removed-{uuid.uuid4().hex}"
-    grave.parent.mkdir(exist_ok=True)
-    os.rename(artifact.path, grave)
+    (artifact.root / DRAFTS).mkdir(exist_ok=True)
+    with changing(artifact.root):
+        grave = _bury(artifact.root, artifact.path)
+        _forget_names([artifact])
     shutil.rmtree(grave)
-    if not any(artifact.path.parent.iterdir()):
-        artifact.path.parent.rmdir()
+
+
+def _bury(root: Path, folder: Path) -> Path:
+    """Take a folder out of sight by one rename; returns where it lies then."""
+    grave = root / DRAFTS / f"{GRAVE}{uuid.uuid4().hex}"
+    os.rename(folder, grave)
+    return grave
+
+
+def _forget_names(gone: list[Artifact]) -> None:
+    """Remove the folders of names of which no version is left."""
+    for artifact in gone:
+        if artifact.path.parent.is_dir() and not any(artifact.path.parent.iterdir()):
+            artifact.path.parent.rmdir()

@@ -199,7 +199,7 @@ def _cross_fit(
     for number in range(settings.folds):
         others, held = train[fold[train] != number], train[fold[train] == number]
         path, name = out.work / f"fold-{number}.npz", file_of(number)
-        if out.finished(name) is None or not path.exists():
+        if out.finished(name, path) is None:
             if trainer is None:
                 again = entities.again(learned.training, learned.run.best_epoch)
                 trainer = Trainer(network.problem(others, lesson.validation), again)
@@ -207,7 +207,7 @@ def _cross_fit(
             made = entities.learn_fold(network, trainer, others, held, lesson.validation, whole, *more)
             checkpoints.save_arrays(path, losses=made.losses, without=made.without)
             tables = {layer.name: table for layer, table in zip(network.tables, made.tables, strict=True)}
-            out.part(name, lambda path, tables=tables: checkpoints.save_arrays(path, **tables))
+            out.part(name, lambda path, tables=tables: checkpoints.save_arrays(path, **tables), path)
         with np.load(path, allow_pickle=False) as stored:
             losses.append(stored["losses"])
             without.append(stored["without"])

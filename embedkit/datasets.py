@@ -251,13 +251,13 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
         mapped = pool.map if kind == "images" else map  # threads pay off where decoding dominates, and cost more than a text
         for number in itertools.count():
             name = f"part-{number:05d}.parquet"
-            done = out.finished(name)
+            light = out.work / f"light-{number:05d}.parquet"
+            done = out.finished(name, light)
             if done:
                 _skip(records, done["records"])
             else:
-                light = out.work / f"light-{number:05d}.parquet"
                 batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped)
-                done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first))
+                done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first), light)
             consumed += done["records"]
             advance(done["records"])
             parts.append(done)

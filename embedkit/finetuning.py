@@ -19,7 +19,7 @@ from embedkit.learning import Learned, check, learn, record
 from embedkit.lessons import Lesson, assign, balance
 from embedkit.preparation import Prepared
 from embedkit.settings import UserError
-from embedkit.stages import Draft, Facts, stage
+from embedkit.stages import Draft, Facts, is_kept, keep, stage
 from embedkit.training import Progress, Trainer, fit
 from embedkit.tuning import SCALED_BY, FineTune, Tuner, head_of, training_of
 
@@ -82,13 +82,14 @@ def _first_vectors(
     scratch = settings.recipe == "scratch"
     places = np.concatenate([lesson.train[:SCALED_BY]] if scratch else [lesson.train, lesson.validation])
     path = out.work / "vectors.npy"
-    if not path.exists():
+    if not is_kept(path):
         if scratch:
             forward = engines.forward(adaptation.copy_of(loaded.model, settings.seed))
             vectors = prepared.encode(forward, places, len(lesson.ids))[places]
         else:
             vectors = prepared.frozen(loaded, known, places)
         checkpoints.save_array(path, vectors)
+        keep(path)
     found = np.zeros((len(lesson.ids), loaded.facts.dimension), np.float32)
     found[places] = np.load(path, allow_pickle=False)
     return found

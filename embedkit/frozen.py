@@ -20,6 +20,7 @@ import numpy as np
 
 from embedkit.fusing import fuse, simplify
 from embedkit.settings import UserError
+from embedkit.stages import is_kept, keep
 
 NO_OPENVINO = "openvino is not installed; run `pip install 'embedkit[openvino]'`, or take another engine"
 PRODUCTS = ("MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "DepthwiseConv2dNative")
@@ -172,7 +173,7 @@ def openvino(
     library = openvino_library()
     core = library.Core()
     kept = folder / "int8.xml" if folder else None
-    if precision == "int8" and kept and kept.exists():
+    if precision == "int8" and kept and is_kept(kept) and is_kept(kept.with_suffix(".bin")):
         model = core.read_model(str(kept))
     else:
         with tempfile.TemporaryDirectory() as place:
@@ -186,6 +187,8 @@ def openvino(
                     library.save_model(model, str(kept.with_name("unfinished.xml")), compress_to_fp16=False)
                     os.replace(kept.with_name("unfinished.bin"), kept.with_suffix(".bin"))
                     os.replace(kept.with_name("unfinished.xml"), kept)
+                    keep(kept.with_suffix(".bin"))
+                    keep(kept)
     hint = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}[precision]
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint, **options})

@@ -19,7 +19,7 @@ from embedkit.encoders import Encoder, encoder_folder, pool, save_encoder
 from embedkit.networks import Network
 from embedkit.preparation import Prepared
 from embedkit.settings import Settings, UserError
-from embedkit.stages import Draft, Facts, stage
+from embedkit.stages import Draft, Facts, is_kept, keep, stage
 from embedkit.tasks import Task
 
 POOLINGS = {("texts", 3): ("mean", "cls", "max"), ("images", 4): ("avg", "max")}
@@ -296,10 +296,11 @@ def _vectors(
     pooled = [pool(tensors[path], network, pooling, f"pooled_{n}") for n, (path, pooling) in enumerate(pairs)]
     widths = [int(one.shape[-1]) for one in pooled]
     path = folder / "layers.npy"
-    if not path.exists():
+    if not is_kept(path):
         joined: Any = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate(name="all_candidates")(pooled)
         forward = engines.forward(keras.Model(loaded.model.input, joined))
         checkpoints.save_array(path, prepared.encode(forward, places, rows)[places])
+        keep(path)
     found = np.load(path, allow_pickle=False)
     found = np.split(found, np.cumsum(widths)[:-1], axis=1)
     if not loaded.facts.normalised:

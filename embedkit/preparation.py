@@ -17,6 +17,7 @@ from embedkit.batches import pick
 from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_contents
 from embedkit.pipelines import Feed, ImageFeed, TextFeed
+from embedkit.stages import is_kept, keep, sync
 
 ROWS_AT_ONCE = 1024
 ALIKE = 16
@@ -213,14 +214,14 @@ def load_pixels(
         dataset: of pictures.
         height: in pixels.
         width: in pixels.
-        path: of the file; what lies there is taken as it is.
+        path: of the file; one that lies there is taken where it is as it was finished.
         places: (n,) int, which rows; all by default.
         rows_at_once: how many are read at a time.
 
     Returns:
         (rows, height, width, 3) uint8, in row order.
     """
-    if not path.exists():
+    if not is_kept(path):
         rows, feed = dataset.manifest.rows or 0, ImageFeed(height, width)
         wanted = np.arange(rows) if places is None else np.unique(places)
         unfinished = path.with_suffix(".unfinished")
@@ -235,5 +236,7 @@ def load_pixels(
                         mapped[first + indices] = batch
                     advance(int(last - first))
         mapped.flush()
+        sync(unfinished)
         os.replace(unfinished, path)
+        keep(path)
     return np.load(path, mmap_mode="r", allow_pickle=False)

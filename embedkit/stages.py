@@ -5,12 +5,14 @@ A stage is a function of artifacts (and sources), and one frozen Settings. `@sta
 1. The call has a fingerprint: stage, revision, settings as given, content of its inputs.
 2. The same call again returns the same artifact, as long as its files verify.
 3. An interrupted call goes on: its draft is kept under its fingerprint, with the parts and checkpoints that were finished.
+   What is found there is used where it has the checksum that it was finished with, and else made anew.
 4. Two callers get one artifact: the second waits for the first.
-5. What can be seen is complete: files, then checksums, then the manifest, then one rename.
+5. What can be seen is complete: files, then checksums, then the manifest, then one rename. What a call reads is not removed
+   under its hands, and versions of one name have seconds of their own.
 6. Random generators start from `settings.seed`; time and peak memory are measured; progress goes to stderr.
 
 The body gets a `Draft` to write to. What it writes directly is written anew by a resumed call; what it writes through
-`Draft.part` or `Draft.decide` is kept.
+`Draft.part` or `Draft.decide` is kept, and so is a file in `Draft.work` that `keep` was told of.
 """
 
 import contextlib
@@ -28,6 +30,7 @@ import time
 import typing
 import uuid
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,8 @@ from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
 
 log = logging.getLogger(__name__)
+DECISIONS = "decisions.json"
+"""In a draft's `work`: what `auto` came to."""
 
 
 class Facts(BaseModel):
@@ -73,15 +78,17 @@ class Draft:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.root = folder.parent.parent
         self.files = folder / "files"
         self.work = folder / "work"
         self.files.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
 
     def clear(self) -> "Draft":
-        """Remove what an interrupted call was writing; nobody else may be writing here. Gives the draft."""
-        for path in self.folder.rglob("*.unfinished"):
-            path.unlink()
+        """Remove what an interrupted call was writing, and links, which no call makes; nobody else may be writing here."""
+        for path in [*self.folder.rglob("*")]:
+            if path.is_symlink() or path.name.endswith(".unfinished"):
+                path.unlink()
         return self
 
     def __truediv__(self, name: str) -> Path:
@@ -89,43 +96,49 @@ class Draft:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def finished(self, name: str) -> dict[str, Any] | None:
-        """What `part` recorded of a finished part, or None where the part is missing, unfinished or damaged."""
-        sealed = _read_json(self.receipt(name))
-        receipt = sealed.get("receipt") if isinstance(sealed, dict) else None
-        path = self.files / name
-        if receipt is None or sealed.get("sha256") != _digest(receipt):
-            return None
-        if path.is_file() and path.stat().st_size == receipt["bytes"] and sha256(path) == receipt["sha256"]:
-            return receipt["facts"]
-        return None
+    def finished(self, name: str, *beside: Path) -> dict[str, Any] | None:
+        """What `part` recorded of a finished part, or None where the part is missing, unfinished or damaged.
 
-    def part(self, name: str, write: Callable[[Path], dict[str, Any] | None]) -> dict[str, Any]:
+        It counts as unfinished too where what was decided before it is decided otherwise now, or a file beside it is not as it was.
+        """
+        receipt = _unsealed(self.receipt(name))
+        path = self.files / name
+        if receipt is None or not path.is_file() or path.stat().st_size != receipt["bytes"] or sha256(path) != receipt["sha256"]:
+            return None
+        decided = _digests(self.decisions)
+        if "decided" not in receipt or any(decided.get(choice) != digest for choice, digest in receipt["decided"].items()):
+            return None
+        return receipt["facts"] if all(map(is_kept, beside)) else None
+
+    def part(self, name: str, write: Callable[[Path], dict[str, Any] | None], *beside: Path) -> dict[str, Any]:
         """Write one part, unless an earlier call finished it.
 
         Args:
             name: file name of the part in the artifact.
             write: writes the file at the path it is given and returns what to record of it (plain JSON).
+            beside: files in `work` that `write` writes too.
 
         Returns:
             What was recorded, now or by the call that finished the part.
         """
-        facts = self.finished(name)
+        facts = self.finished(name, *beside)
         if facts is None:
             path = self / name
             unfinished = _unfinished(path)
             facts = json.loads(json.dumps(write(unfinished) or {}))  # as a resumed call will read it
             sync(unfinished)
             receipt = {"bytes": unfinished.stat().st_size, "sha256": sha256(unfinished), "facts": facts}
+            for each in beside:
+                keep(each)
             os.replace(unfinished, path)
-            write_json(self.receipt(name), {"receipt": receipt, "sha256": _digest(receipt)})
+            _write_sealed(self.receipt(name), receipt | {"decided": _digests(self.decisions)})
         return facts
 
     def decide(self, name: str, choose: Callable[[], Any]) -> Any:
         """What `auto` comes to: chosen once, kept for a resumed call, recorded in the manifest. Plain JSON values."""
         decisions = self.decisions
         if name not in decisions:
-            write_json(self.work / "decisions.json", decisions | {name: choose()})
+            _write_sealed(self.work / DECISIONS, decisions | {name: choose()})
         return self.decisions[name]
 
     @contextlib.contextmanager
@@ -134,18 +147,67 @@ class Draft:
         try:
             yield
         except BaseException:
-            if not any(path.is_file() for path in self.folder.rglob("*")):
+            if not any(path.is_file() and path != self.folder / INPUTS for path in self.folder.rglob("*")):
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
+    def use(self, root: Path, inputs: list[Artifact]) -> bool:
+        """Say what the artifact is made from, so that `prune` leaves it alone; False where it removed one before."""
+        with artifacts.changing(root):
+            if not all((artifact / "manifest.json").is_file() for artifact in inputs):
+                return False
+            used = artifacts.used_by(self.folder)
+            write_json(self.folder / INPUTS, list(dict.fromkeys([*used, *map(str, inputs)])))
+            return True
+
     @property
     def decisions(self) -> dict[str, Any]:
-        """All that was decided so far."""
-        return _read_json(self.work / "decisions.json") or {}
+        """All that was decided so far; nothing where that is damaged, and then parts that were made by it are made anew."""
+        path = self.work / DECISIONS
+        decisions = _unsealed(path)
+        if decisions is None and path.exists():
+            log.warning("%s is damaged (its checksum doesn't fit); what was decided there is decided anew", path)
+        return decisions or {}
 
     def receipt(self, name: str) -> Path:
         """Where it is recorded that a part is finished."""
         return self.work / "receipts" / f"{name}.json"
+
+
+def keep(path: Path) -> None:
+    """Record what a finished file beside the artifact holds, so that a resumed call can tell whether it still does."""
+    _write_sealed(_record_of(path), {"bytes": path.stat().st_size, "sha256": sha256(path)})
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file is there and holds what `keep` recorded; what isn't is to be made anew."""
+    record = _unsealed(_record_of(path))
+    try:
+        return record is not None and path.stat().st_size == record["bytes"] and sha256(path) == record["sha256"]
+    except OSError:
+        return False
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.kept.json")
+
+
+def _write_sealed(path: Path, receipt: dict[str, Any]) -> None:
+    receipt = json.loads(json.dumps(receipt))  # as it will be read
+    write_json(path, {"receipt": receipt, "sha256": _digest(receipt)})
+
+
+def _unsealed(path: Path) -> dict[str, Any] | None:
+    """What `_write_sealed` wrote, or None where it is missing or damaged."""
+    try:
+        sealed = json.loads(path.read_text(encoding="utf-8"))
+        return sealed["receipt"] if sealed["sha256"] == _digest(sealed["receipt"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _digests(decisions: dict[str, Any]) -> dict[str, str]:
+    return {name: _digest(value) for name, value in decisions.items()}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -167,13 +229,6 @@ def _unfinished(path: Path) -> Path:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def sync(path: Path) -> None:
@@ -228,9 +283,17 @@ class Stage:
         base, roles, settings = self._call(arguments, named, root)
         fingerprint = self._fingerprint(roles, settings)
         name = self._name(name, roles, settings)
+        outer = _outer.get()
         with _readable_failures(base):
-            made = self.kind(roles) if callable(self.kind) else self.kind
-            return self._reuse(base, made, fingerprint, name) or self._make(base, made, fingerprint, name, roles, settings)
+            kind = self.kind(roles) if callable(self.kind) else self.kind
+            while True:
+                made = self._reuse(base, kind, fingerprint, name)
+                if made:
+                    artifacts.forget_draft(base / DRAFTS / draft_name(fingerprint))
+                else:
+                    made = self._make(base, kind, fingerprint, name, roles, settings)
+                if outer is None or outer.root != base or outer.use(base, [made]):  # or else it was pruned meanwhile
+                    return made
 
     def fingerprint(self, *arguments: Any, root: Path | str | None = None, **named: Any) -> str:
         """What a call with these inputs and settings is known by."""
@@ -299,29 +362,33 @@ class Stage:
     def _make(
         self, base: Path, kind: str, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
     ) -> Artifact:
-        drafts = base / DRAFTS
+        folder = base / DRAFTS / draft_name(fingerprint)
+        refuse_links(base / kind / name, folder / "files", folder / "work")
         try:
-            drafts.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
             raise UserError(f"the root {base} can't be made ({error.strerror}: {error.filename}); name another") from error
-        with _alone(drafts / f"{draft_name(fingerprint)}.lock", self.__name__):
+        with _alone(folder, self.__name__):
             if artifact := self._reuse(base, kind, fingerprint, name):
+                shutil.rmtree(folder, ignore_errors=True)  # of a call that was killed after it had published
                 return artifact
-            for value in roles.values():
-                if isinstance(value, Artifact):
-                    value.check()
-            draft = Draft(drafts / draft_name(fingerprint)).clear()
+            draft, given = Draft(folder), [value for value in roles.values() if isinstance(value, Artifact)]
             sources = {role: value for role, value in roles.items() if isinstance(value, Source)}
-            log.info("%s: %s", self.__name__, f"goes on in {draft.folder}" if any(draft.work.iterdir()) else "starts")
-            if isinstance(next(iter(roles.values()), None), Artifact):
-                write_json(draft.folder / INPUTS, [str(value) for value in roles.values() if isinstance(value, Artifact)])
             reset_peak_memory()
             start = time.monotonic()
-            with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), draft.kept_if_begun():
-                more = {role: roles.get(role) for role in self.optional}
-                facts = self.body(draft, *(roles[role] for role in self.inputs), settings, **more)
+            with draft.kept_if_begun():
+                draft.clear()
+                if given and not draft.use(base, given):
+                    gone = next((value for value in given if not value.path.exists()), given[0])
+                    raise UserError(f"{gone} was removed while this call began; make it again, or give another")
+                for value in given:
+                    value.check()
+                log.info("%s: %s", self.__name__, f"goes on in {folder}" if any(draft.work.iterdir()) else "starts")
+                with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), _inside(draft):
+                    more = {role: roles.get(role) for role in self.optional}
+                    facts = self.body(draft, *(roles[role] for role in self.inputs), settings, **more)
             if self._fingerprint(roles, settings) != fingerprint or any(source.changed() for source in sources.values()):
-                shutil.rmtree(draft.folder)
+                shutil.rmtree(folder)
                 changed = " and ".join(source.shown for source in sources.values())
                 raise UserError(f"{changed} changed while it was read; make the same call again when nobody writes to it")
             manifest = Manifest(
@@ -344,7 +411,7 @@ class Stage:
                 peak_memory_bytes=peak_memory_bytes(),
                 **facts.model_dump(),
             )
-            return _publish(draft, base, manifest, [value for value in roles.values() if isinstance(value, Artifact)])
+            return _publish(draft, base, manifest, given)
 
 
 def stage(kind: Kind, revision: int, name: Naming = "", keras: bool = False) -> Callable[[Callable[..., Facts]], Stage]:
@@ -381,10 +448,23 @@ def _root(root: Path | str | None, inputs: list[Artifact]) -> Path:
     return roots.pop() if roots else artifacts.default_root()
 
 
+_outer: ContextVar[Draft | None] = ContextVar("outer", default=None)
+"""The draft of the stage whose body calls other stages: what they give it is in use until it is done."""
+
+
 @contextlib.contextmanager
-def _alone(path: Path, stage: str) -> Iterator[None]:
+def _inside(draft: Draft) -> Iterator[None]:
+    token = _outer.set(draft)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
+@contextlib.contextmanager
+def _alone(draft: Path, stage: str) -> Iterator[None]:
     """Hold the lock of a draft. The kernel lets go of it when its holder dies, however it dies."""
-    lock = filelock.FileLock(path)
+    lock = filelock.FileLock(artifacts.lock_of(draft))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -393,7 +473,22 @@ def _alone(path: Path, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        artifacts.let_go(draft, lock)
+
+
+def refuse_links(*folders: Path) -> None:
+    """Stop where one of these folders of a root, or one of the two that it lies in, is a link.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for folder in folders:
+        for each in (folder.parent.parent, folder.parent, folder):
+            if each.is_symlink():
+                raise UserError(
+                    f"{each} is a link, and nothing is written through links, since they may lead out of the root; put a folder in "
+                    "its place, or name the root that it leads to"
+                )
 
 
 @contextlib.contextmanager
@@ -453,20 +548,24 @@ def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact
     for path in sorted(path for path in draft.files.rglob("*") if path.is_file() and path != draft.files / "manifest.json"):
         sync(path)
         files.append(File(path=path.relative_to(draft.files).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
-    folder = base / manifest.kind / manifest.name
-    folder.mkdir(parents=True, exist_ok=True)
-    now = datetime.now(UTC)
-    if older := artifacts.versions(folder):  # versions of a name sort by their second, so a newer one must have a later one
-        newest = datetime.strptime(older[-1].name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        now = max(now, newest + timedelta(seconds=1))
-    version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
-    finished = manifest.model_copy(update={"files": files, "version": version, "created": now.isoformat(timespec="seconds")})
-    (draft.files / "manifest.json").write_bytes(finished.sealed())
-    sync(draft.files / "manifest.json")
-    for inner in (draft.files, *(path for path in draft.files.rglob("*") if path.is_dir())):
+    for inner in (path for path in draft.files.rglob("*") if path.is_dir()):
         sync(inner)
-    os.rename(draft.files, folder / version)
-    sync(folder)
+    folder = base / manifest.kind / manifest.name
+    refuse_links(folder)
+    with artifacts.changing(base):  # of two calls that publish under one name at once each sees the other's version
+        folder.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC)
+        if older := artifacts.versions(folder):  # versions of a name sort by their second, so a newer one must have a later one
+            newest = datetime.strptime(older[-1].name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            now = max(now, newest + timedelta(seconds=1))
+        version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
+        finished = manifest.model_copy(update={"files": files, "version": version, "created": now.isoformat(timespec="seconds")})
+        (draft.files / "manifest.json").write_bytes(finished.sealed())
+        sync(draft.files / "manifest.json")
+        sync(draft.files)
+        os.rename(draft.files, folder / version)
+        for outer in (folder, folder.parent, base):
+            sync(outer)
     shutil.rmtree(draft.folder, ignore_errors=True)
     artifact = Artifact.at(folder / version)
     rows = "" if finished.rows is None else f"{finished.rows:,} rows "

@@ -2,20 +2,18 @@
 
 import json
 import logging
-import shutil
-import time
 from collections import deque
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from embedkit.artifacts import DRAFTS, Artifact, Manifest, circular, prunable, remove, root_at, scan, strays
+from embedkit import artifacts
+from embedkit.artifacts import Artifact, Manifest, circular, root_at, scan, strays
 from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
 from embedkit.reports import bars
@@ -23,8 +21,6 @@ from embedkit.settings import UserError, not_among
 from embedkit.terminal import say, say_json, shown
 from embedkit.wording import size
 
-ABANDONED_SECONDS = 24 * 3600
-"""A draft that nobody holds and nobody touched for a day is not going to be resumed."""
 log = logging.getLogger(__name__)
 
 DEEPEST_BRANCH = 8
@@ -253,36 +249,19 @@ def prune(keep: int, yes: bool, root: Path | None) -> None:
     if keep < 1:
         raise UserError(f"keep can't be {keep}: one version of each name stays at least; remove a whole name's folder by hand")
     base = root_at(root)
-    going, drafts = prunable(base, keep), _abandoned(base)
-    freed = sum(map(total_bytes, going))
+    if yes:
+        going, drafts = artifacts.prune(base, keep)
+    else:
+        going, drafts = artifacts.prunable(base, keep), artifacts.abandoned(base)
+    freed = sum(map(total_bytes, going)) + sum(bytes for _, bytes in drafts)
     for artifact in going:
         print(f"{'removed' if yes else 'would remove'} {artifact}")
-        if yes:
-            remove(artifact)
-    for draft in drafts:
-        freed += sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+    for draft, _ in drafts:
         say(f"{'removed' if yes else 'would remove'} the unfinished {draft.relative_to(base)}")
-        if yes:
-            shutil.rmtree(draft)
     if not going and not drafts:
         print("nothing to remove")
     else:
         print(f"{size(freed)} {'freed' if yes else 'would be freed; add --yes to remove them'}")
-
-
-def _abandoned(base: Path) -> list[Path]:
-    """Drafts that no process holds and that were last written a day ago, and graves that a removal left."""
-    found = []
-    for folder in sorted((base / DRAFTS).glob("*/")):
-        lock = filelock.FileLock(base / DRAFTS / f"{folder.name}.lock")
-        try:
-            with lock.acquire(timeout=0):  # only now does nobody write there
-                newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-                if folder.name.startswith("removed-") or time.time() - newest > ABANDONED_SECONDS:
-                    found.append(folder)
-        except filelock.Timeout:
-            continue
-    return found
 
 
 def chain(made: list[Artifact]) -> None:

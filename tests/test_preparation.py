@@ -78,7 +78,7 @@ def test_pictures_are_those_of_the_feed(pictures, network, tmp_path):
 
 def test_only_the_pictures_asked_for_are_decoded_and_a_second_time_none(pictures, network, tmp_path):
     Prepared(pictures, network.feed, np.array([7, 3, 39]), tmp_path)
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.glob("*.npy")
     assert np.load(path, allow_pickle=False).shape == (3, 16, 16, 3)
     before = path.stat().st_mtime_ns, path.stat().st_ino
     Prepared(pictures, network.feed, np.array([7, 3, 39]), tmp_path)

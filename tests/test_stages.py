@@ -28,7 +28,7 @@ from embedkit import progress
 from embedkit.artifacts import Artifact, Kinds, Metric, Texts, Vectors, default_root, list_artifacts, scan
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.sources import Source
-from embedkit.stages import Draft, Facts, stage, sync, write_json
+from embedkit.stages import Draft, Facts, is_kept, keep, stage, sync, write_json
 
 log = logging.getLogger("embedkit.test")
 PART_BYTES = 200_000
@@ -625,6 +625,24 @@ def test_what_was_decided_is_not_decided_anew(leaves, monkeypatch):
     assert brew(leaves, Brew(seed=1), name="other").manifest.decisions == {"leaf": "black"}
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "another", "lost"])
+def test_parts_that_were_made_by_a_decision_that_is_lost_are_made_again(leaves, diary, root, monkeypatch, told, damage):
+    killed_at(leaves, "part 3")
+    (path,) = (root / ".drafts").glob("*/work/decisions.json")
+    raw = path.read_bytes()
+    damages = {"flipped": raw.replace(b"green", b"grean"), "cut": raw[:-9], "empty": b"", "another": b'{"leaf": "black"}'}
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(damages[damage])
+    monkeypatch.setenv("LEAF", "white")
+    artifact = brew(leaves)
+    assert artifact.manifest.decisions == {"leaf": "white"} and (artifact / "deep/label.txt").read_text().startswith("white ")
+    assert diary()[-5:] == ["starts", "part 0", "part 1", "part 2", "part 3"]
+    words = f"{path} is damaged (its checksum doesn't fit); what was decided there is decided anew"
+    assert (words in told()) == (damage != "lost")
+
+
 def test_a_part_that_was_damaged_in_the_draft_is_made_again(leaves, undisturbed, diary, root):
     killed_at(leaves, "part 3")
     for number, place in ((0, 0), (1, 100_000), (3, PART_BYTES - 1)):
@@ -742,6 +760,39 @@ def test_a_receipt_damaged_anywhere_never_passes_for_another(draft):
         assert Draft(draft.folder).finished("a.txt") in (None, {"rows": 35, "label": "x"})
 
 
+@pytest.mark.parametrize("left", [None, "peel", ""])
+def test_a_part_with_a_file_beside_it_is_finished_while_that_is_as_it_was(draft, left):
+    path = draft.work / "seeds.txt"
+
+    def both(part, text="apple"):
+        path.write_text("pips")
+        return write(text, rows=3)(part)
+
+    assert draft.finished("a.txt", path) is None
+    assert draft.part("a.txt", both, path) == {"rows": 3} == draft.part("a.txt", refuse, path) == draft.finished("a.txt", path)
+    path.unlink() if left is None else path.write_text(left)
+    assert draft.finished("a.txt", path) is None and draft.finished("a.txt") == {"rows": 3}
+    assert draft.part("a.txt", both, path) == {"rows": 3} and path.read_text() == "pips"
+
+
+def test_what_is_kept_beside_an_artifact_is_known_by_its_checksum(draft):
+    path = draft.work / "vectors.npy"
+    assert not is_kept(path)
+    path.write_bytes(b"12345")
+    assert not is_kept(path)  # nobody has said that it is finished
+    keep(path)
+    assert is_kept(path)
+    (record,) = draft.work.glob("vectors.npy.*")
+    for found, raw in ((path, b"12345"), (record, record.read_bytes())):
+        for place in range(len(raw)):
+            found.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+            assert not is_kept(path)
+        found.write_bytes(raw[:-1])
+        assert not is_kept(path)
+        found.write_bytes(raw)
+        assert is_kept(path)
+
+
 def test_a_decision_is_made_once_and_outlives_the_process(draft):
     assert draft.decide("precision", lambda: "float32") == "float32" == draft.decide("precision", lambda: refuse(None))
     assert draft.decide("batch", lambda: {"rows": [1, 2]}) == {"rows": [1, 2]}
@@ -768,13 +819,14 @@ def test_json_is_replaced_whole(draft):
 # 4. Two callers
 
 
-def test_eight_processes_making_the_same_call_end_with_one_artifact(leaves, diary):
+def test_eight_processes_making_the_same_call_end_with_one_artifact(leaves, diary, root):
     processes = [child(leaves) for _ in range(8)]
     answers = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
     assert len({stdout for stdout, _ in answers}) == 1
     assert [str(artifact) for artifact in list_artifacts()] == [answers[0][0].strip()]
     assert diary().count("starts") == 1 and list_artifacts()[0].problems() == []
+    assert [path.name for path in (root / ".drafts").iterdir()] == ["changes.lock"]  # those of the call are gone
 
 
 def test_threads_making_the_same_call_end_with_one_artifact(leaves, diary):

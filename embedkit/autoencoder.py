@@ -16,7 +16,7 @@ from embedkit import augmentation, engines, images, metrics
 from embedkit.artifacts import Artifact, Images, Metric
 from embedkit.datasets import read_contents, read_rows
 from embedkit.encoders import EncoderFacts, save_encoder
-from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.leaks import Copies, record_fitted, refuse_leaks
 from embedkit.learning import learn
 from embedkit.preparation import load_pixels
 from embedkit.settings import Seeded, Settings, UserError
@@ -105,8 +105,11 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
     metric, verdict = {}, None
     if len(test):
         refuse_leaks(dataset, rows.take(test))
+        copies = Copies.among(rows["content"].to_numpy(), test, np.concatenate([train, validation]))
+        test = test[copies.leading]
         drawn = engines.predict(whole, pixels[test])
-        metric, verdict = _measure(pixels, train, test, drawn, dimension, settings.seed)
+        metric, said = _measure(pixels, train, test, drawn, dimension, settings.seed)
+        verdict = copies.verdict(said)
         _draw(out / "reconstructions.png", pixels[test[:SHOWN]], drawn[:SHOWN])
     fitted = record_fitted(out, rows.take(np.sort(np.concatenate([train, validation]))))
     details |= {"fitted": fitted} | learned.details

@@ -24,7 +24,7 @@ from embedkit.encoders import facts_of_table, save_encoder
 from embedkit.entities import Entities, Network, TableTraining, resolved
 from embedkit.features import MISSING, Columns, as_texts
 from embedkit.index import unit_length
-from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.leaks import Copies, record_fitted, refuse_leaks
 from embedkit.learning import Learned, learn
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
@@ -164,6 +164,8 @@ def _measured(dataset: Artifact, rows: pa.Table, lesson: Given, network: Entitie
     if not len(test):
         return {}, None
     refuse_leaks(dataset, rows.take(test))
+    copies = Copies.among(rows["content"].to_numpy(), test, np.concatenate([lesson.train, lesson.validation]))
+    test = test[copies.leading]
     inputs = entities.pick(case.inputs, test)
     if task is None:
         ours = network.losses(inputs, case.targets[test])
@@ -172,12 +174,13 @@ def _measured(dataset: Artifact, rows: pa.Table, lesson: Given, network: Entitie
         found = {"restoring_loss": metrics.mean(ours), "guessing_restoring_loss": metrics.mean(guess)}
         words = "better than" if gain.value > 2 * (gain.standard_error or 0) else "no better than"
         words = f"restores hidden values {words} guessing by their shares"
-        return found, f"{words}: loss {found['restoring_loss']} against {found['guessing_restoring_loss']}"
+        words = f"{words}: loss {found['restoring_loss']} against {found['guessing_restoring_loss']}"
+        return found, copies.verdict(words)
     predicted = task.predict(network.forward()(inputs))
     found = task.measure(test, predicted)
     control = task.measure(test, task.guess(task.prior(lesson.train), len(test)))
     measure = MAIN[task.kind]
-    return found | {f"guessing_{name}": value for name, value in control.items()}, (
+    return found | {f"guessing_{name}": value for name, value in control.items()}, copies.verdict(
         f"the network that learned the vectors has {measure} {found[measure]} on test rows, guessing {control[measure]}; whether "
         f"the vectors pay is what `embedkit compare-categories {dataset}` measures"
     )

@@ -4,7 +4,7 @@
 fitted, the rule by which is decided included, comes from training and validation rows; every measure from test rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from embedkit import rebalancing
 from embedkit.artifacts import Artifact, Metric
 from embedkit.datasets import read_rows
 from embedkit.encoders import save_model
-from embedkit.leaks import record_fitted
+from embedkit.leaks import record_fitted, with_lineage
 from embedkit.learning import Learned
 from embedkit.lessons import Lesson
 from embedkit.review import write_review
@@ -25,6 +25,8 @@ from embedkit.tasks import MAIN
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """From places of rows in the dataset to predictions, as `Task.predict` gives them."""
+WITHOUT_COPIES = "_without_copies"
+"""How a measure is called that leaves out test rows which equal rows that were learned from."""
 
 
 def labelled_rows(dataset: Artifact, advice: str) -> pa.Table:
@@ -56,6 +58,23 @@ def decision(lesson: Lesson, predicted: np.ndarray) -> np.ndarray | None:
     if task.kind == "number" or (settings.decide_by == "auto" and not settings.rebalance):
         return None
     return rebalancing.choose_decision(truth, predicted, decided_by(lesson))
+
+
+def measured_by(lesson: Lesson) -> Any:
+    """The measure that a verdict is about."""
+    settings = lesson.settings
+    return MAIN[lesson.task.kind] if settings.decide_by == "auto" and not settings.rebalance else decided_by(lesson)
+
+
+def measures(lesson: Lesson, predicted: np.ndarray) -> dict[str, Metric]:
+    """The measures of what was predicted of the test rows, and where some are copies, the main ones without these."""
+    task, test, copies = lesson.task, lesson.test, lesson.copies
+    found = task.measure(test, predicted)
+    if copies.count and copies.clean.any():
+        clean = task.measure(test[copies.clean], predicted[copies.clean])
+        names = dict.fromkeys((MAIN[task.kind], measured_by(lesson)))
+        found |= {f"{name}{WITHOUT_COPIES}": clean[name] for name in names}
+    return found
 
 
 def save_classifier(
@@ -97,6 +116,7 @@ def facts_of(
     found: dict[str, Metric],
     learned: Learned,
     details: dict[str, Any],
+    made_from: Sequence[Artifact],
 ) -> Facts:
     """What a stage says of a classifier: measures beside guessing, neutral rows, the rows it was fitted on, a verdict.
 
@@ -107,23 +127,25 @@ def facts_of(
         rows: all rows of the dataset.
         predict: the classifier.
         predicted: what it says of the test rows.
-        found: its measures on them.
+        found: its `measures` on them.
         learned: the run.
         details: what `save_classifier` returned.
+        made_from: what else may have learned from rows.
     """
-    task, test = lesson.task, lesson.test
-    control = task.measure(test, task.guess(task.prior(lesson.train), len(test)))
+    task, test, copies = lesson.task, lesson.test, lesson.copies
+    control = measures(lesson, task.guess(task.prior(lesson.train), len(test)))
     found = found | {f"guessing_{name}": value for name, value in control.items()}
     found |= _neutral(out, dataset, lesson, rows, predict, predicted)
     fitted = record_fitted(out, rows.take(np.sort(np.concatenate([lesson.train, lesson.validation]))))
-    settings = lesson.settings
-    measure = MAIN[task.kind] if settings.decide_by == "auto" and not settings.rebalance else decided_by(lesson)
+    measure = measured_by(lesson)
+    led = measure if copies.say_nothing or not copies.count else f"{measure}{WITHOUT_COPIES}"
+    verdict = copies.verdict(_verdict(measure, found[led], control[led]), f"{measure} {found[measure]}")
     return Facts(
         rows=len(test),
         metrics=found,
-        verdict=_verdict(measure, found[measure], control[measure]),
+        verdict=with_lineage(verdict, *made_from),
         notes=lesson.notes + learned.notes,
-        details=details | {"fitted": fitted},
+        details=details | {"fitted": fitted} | ({"copies": copies.count} if copies.count else {}),
         timings=learned.timings,
     )
 

@@ -20,11 +20,11 @@ from embedkit import adaptation, layers, metrics, progress, splits, verdicts
 from embedkit.arms import RECIPES, Bench, Name, Trial, described, score, try_out, windows
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
-from embedkit.classifiers import labelled_rows
+from embedkit.classifiers import WITHOUT_COPIES, labelled_rows
 from embedkit.embedding import called
 from embedkit.encoders import Encoder, encoder_folder
 from embedkit.findings import judged
-from embedkit.leaks import refuse_leaks
+from embedkit.leaks import refuse_leaks, with_lineage
 from embedkit.lessons import HELD_OUT_SHARE, Balance, Lesson, TrainHead, assign
 from embedkit.pages import write_report
 from embedkit.preparation import Prepared
@@ -102,7 +102,7 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     out.decide("plan", lambda: _plan(bench, lessons, arms, settings))
     bench.rows_a_run = out.decisions["plan"]["rows_a_run"]
     trials = _trials(out, bench, lessons, arms, settings)
-    found = judged(bench, whole, rows, lessons, trials, arms, settings)
+    found = judged(bench, whole, lessons, trials, arms, settings)
     if settings.layers:
         pool = np.concatenate([whole.train, whole.validation])
         more = (bench.vectors, settings.layers, settings.seed, out.work, str(encoder))
@@ -293,6 +293,10 @@ def _facts(found: dict[str, Any], whole: Lesson) -> Facts:
             measured[f"{arm['name']}_{found['measure']}"] = Metric(
                 value=last["value"], n=len(whole.test), standard_error=last["rows_error"], spread=spread, seeds=len(last["each"])
             )
+            if "without_copies" in arm:
+                clean, rows = arm["without_copies"], len(whole.test) - whole.copies.count
+                name = f"{arm['name']}_{found['measure']}{WITHOUT_COPIES}"
+                measured[name] = Metric(value=clean["value"], n=rows, standard_error=clean["rows_error"])
             timings |= {f"{arm['name']}_seconds_to_train": round(arm["seconds_to_train"], 3)}
             timings |= {f"{arm['name']}_seconds_per_1000": round(arm["seconds_per_1000"], 4)}
     details = {key: found[key] for key in ("recommended", "best", "command", "duplicates")}
@@ -323,9 +327,11 @@ def against(ours: Artifact, controls: list[Artifact]) -> str:
     difference = gains[best]
     size = difference.value / (difference.standard_error or np.inf)
     words = "better than" if size > CLEAR else "worse than" if size < -CLEAR else "no better and no worse than"
-    return (
+    return with_lineage(
         f"{ours.manifest.name} is {words} its best control, {best.manifest.name}: accuracy {100 * difference.value:+.1f} "
-        f"± {100 * (difference.standard_error or 0):.1f} points on the same {difference.n:,} test rows"
+        f"± {100 * (difference.standard_error or 0):.1f} points on the same {difference.n:,} test rows",
+        ours,
+        *controls,
     )
 
 

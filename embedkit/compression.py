@@ -15,9 +15,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from embedkit import speeds, students
 from embedkit.arms import measure_of, parts_of, words
 from embedkit.artifacts import Artifact, EncoderArtifact, Metric, Texts
+from embedkit.classifiers import WITHOUT_COPIES
 from embedkit.datasets import read_contents, read_rows
 from embedkit.distillation import LAYERS, Distil, Kind, Teacher, distil, lesson_of, likeness, standardised, taught
 from embedkit.embedding import vectors_of_all
+from embedkit.leaks import with_lineage
 from embedkit.lessons import Lesson
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
@@ -91,7 +93,7 @@ def compare_students(
         "dataset": str(dataset),
         "measure": MAIN.get(lesson.task.kind, "similarity"),
         "task": "vectors" if opened.classifier is None else lesson.task.kind,
-        "rows": {"train": len(lesson.train), "validation": len(lesson.validation), "test": len(lesson.test)},
+        "rows": {"train": len(lesson.train), "validation": len(lesson.validation), "test": int(_leading(lesson).sum())},
         "models": models,
         "aim": {"kept": settings.keep, "speedup": settings.aim},
         "notes": _notes(lesson, models),
@@ -99,14 +101,15 @@ def compare_students(
         "decisions": out.decisions,
         "lineage": [[str(one), role] for role, one in lineage.items() if one is not None],
     }
-    chosen = recommended(models, settings.keep)
+    chosen = None if lesson.copies.say_nothing else recommended(models, settings.keep)
     command = f"embedkit distil {teacher} {dataset}" + (f" --unlabelled {unlabelled}" if unlabelled else "")
     command += f" {as_options(_settings_of(chosen, settings), Distil())}" if chosen else ""
     found |= {"recommended": chosen, "command": command if chosen else None}
-    found |= {"verdict": sentence(models, chosen, found["measure"], settings.keep)}
+    said = lesson.copies.verdict(sentence(models, chosen, found["measure"], settings.keep))
+    found |= {"verdict": with_lineage(said, teacher, dataset, unlabelled)}
     write_json(out / "results.json", found)
     write_report(out, found)
-    return _facts(found, len(lesson.test))
+    return _facts(found, found["rows"]["test"])
 
 
 def _refuse(teacher: Artifact, settings: CompareStudents) -> None:
@@ -168,7 +171,7 @@ def _models(
         texts = np.array(read_contents(dataset, 0, dataset.manifest.rows or 0)["text"].to_pylist(), object)
         trial = words(lesson.task, texts, lesson, settings.seed)
         what = "words and pairs of words, weighed, under a linear model; no network"
-        one = _model("words", "TF-IDF + linear", what, "control", None, quality.of(trial.predicted))
+        one = _model("words", "TF-IDF + linear", what, "control", None, quality.of(trial.predicted[quality.leading]))
         found.append(one | {"bytes": trial.bytes, "texts_per_second": 1 / trial.per_row, "seconds_to_train": trial.seconds})
     return found
 
@@ -188,12 +191,18 @@ def _pair(found: Metric) -> dict[str, Any]:
     return {"value": found.value, "error": found.standard_error}
 
 
+def _leading(lesson: Lesson) -> np.ndarray:
+    """Of which test rows is said what a student keeps, (test rows,) bool: those that equal no row which is learned from."""
+    return lesson.copies.leading if lesson.copies.count else np.ones(len(lesson.test), bool)
+
+
 class _Quality:
     """Measures on the test rows, each beside the teacher's."""
 
     def __init__(self, teacher: Teacher, lesson: Lesson, vectors: np.ndarray, seed: int):
-        self.lesson, self.task, self.test, self.seed = lesson, lesson.task, lesson.test, seed
-        self.opened, self.vectors = teacher, vectors[lesson.test]
+        self.lesson, self.task, self.seed, self.leading = lesson, lesson.task, seed, _leading(lesson)
+        self.test = lesson.test[self.leading]
+        self.opened, self.vectors = teacher, vectors[self.test]
         self.classifies = teacher.classifier is not None
         if self.classifies:
             self.judge = Judge(self.task, self.test)
@@ -211,12 +220,13 @@ class _Quality:
         """Those of a student, by what it predicted of the test rows, or by its vectors of them."""
         if self.classifies:
             table = pq.read_table(artifact / "predictions.parquet")
-            assert np.array_equal(table["id"].to_numpy(), self.lesson.ids[self.test])
+            assert np.array_equal(table["id"].to_numpy(), self.lesson.ids[self.lesson.test])
+            table = table.filter(self.leading)
             if self.task.kind == "number":
                 return self.of(table["predicted"].to_numpy())
             return self.of(np.stack(table["probabilities"].to_numpy(zero_copy_only=False)).astype(np.float64))
-        cosine = artifact.manifest.metrics.get("cosine")
-        return self._alike(artifact.manifest.metrics["similarity"], cosine)
+        measured = artifact.manifest.metrics
+        return self._alike(measured.get(f"similarity{WITHOUT_COPIES}", measured["similarity"]), measured.get("cosine"))
 
     def cut(self, way: np.ndarray) -> dict[str, Any]:
         """Those of the teacher with vectors of fewer numbers."""

@@ -16,13 +16,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from embedkit import engines, frameworks, metrics, splits, students
 from embedkit.apprentice import Apprentice, Transfer, linear_head
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
-from embedkit.classifiers import facts_of, save_classifier
+from embedkit.classifiers import WITHOUT_COPIES, facts_of, measures, save_classifier
 from embedkit.datasets import read_contents, read_rows
 from embedkit.embedding import vectors_of_all
 from embedkit.encoders import HALF, Encoder, embedder_of, feed, save_encoder
 from embedkit.imitation import Weights
 from embedkit.index import unit_length
-from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.leaks import Copies, record_fitted, refuse_leaks, with_lineage
 from embedkit.learning import Learned
 from embedkit.lessons import Lesson, TrainHead, assign
 from embedkit.masking import MaskTexts, mask_texts
@@ -167,7 +167,8 @@ def distil(
     else:
         facts = _classifier(out, apprentice, dataset, rows, learned, details)
     facts.details |= {"fitted": _record(out, rows, lesson, sources)}
-    return _beside(facts, twin, lesson)
+    facts.verdict = with_lineage(_beside(facts, twin, lesson), teacher, start, dataset, unlabelled)
+    return facts
 
 
 def _refuse(teacher: Artifact, modality: str, settings: Distil, start: Artifact | None) -> None:
@@ -223,7 +224,8 @@ def lesson_of(teacher: Teacher, dataset: Artifact, rows: pa.Table, seed: int) ->
             drawn[0] |= not drawn.any()
             train, held = train[~drawn], train[drawn]
         none = Task("none", [], np.zeros((len(rows), 0), np.float32))
-        return Lesson(plain, none, ids, empty, train, held, test, []), np.empty(0, int)
+        copies = Copies.among(rows["content"].to_numpy(), test, np.concatenate([train, held]))
+        return Lesson(plain, none, ids, empty, train, held, test, [], copies=copies), np.empty(0, int)
     if "label" not in rows.column_names or rows["label"].null_count == len(rows):
         raise UserError(
             f"{dataset} has no labels, so nothing could be measured; give rows with labels, and these as unlabelled"
@@ -231,7 +233,10 @@ def lesson_of(teacher: Teacher, dataset: Artifact, rows: pa.Table, seed: int) ->
     lesson = assign(str(dataset), rows, ids, empty, plain)
     lesson.task = _same_task(teacher, str(dataset), lesson.task)
     unlabelled = np.array(rows["label"].combine_chunks().is_null())
-    return lesson, train[unlabelled[train]]
+    more = train[unlabelled[train]]
+    learned = np.concatenate([lesson.train, lesson.validation, more])
+    lesson.copies = Copies.among(rows["content"].to_numpy(), lesson.test, learned)
+    return lesson, more
 
 
 def _same_task(teacher: Teacher, dataset: str, task: Task) -> Task:
@@ -338,14 +343,17 @@ def _encoder(out: Draft, apprentice: Apprentice, learned: Learned, details: dict
     test = apprentice.lesson.test
     ours = apprentice.encode(test)
     theirs = apprentice.sources[0].vectors[test]
-    found = likeness(ours, theirs, apprentice.lesson.settings.seed)
+    seed, copies = apprentice.lesson.settings.seed, apprentice.lesson.copies
+    found = likeness(ours, theirs, seed)
+    if copies.count and not copies.say_nothing:
+        found[f"similarity{WITHOUT_COPIES}"] = likeness(ours[copies.clean], theirs[copies.clean], seed)["similarity"]
     if apprentice.way is not None:
         found["cosine"] = metrics.mean((unit_length(ours) * unit_length(theirs @ apprentice.way)).sum(axis=1))
     return Facts(
         rows=len(test),
         metrics=found,
         notes=apprentice.lesson.notes + learned.notes,
-        details=saved | details | learned.details,
+        details=saved | details | learned.details | ({"copies": copies.count} if copies.count else {}),
         timings=learned.timings,
     )
 
@@ -396,9 +404,11 @@ def _classifier(
 
     predicted = predict(lesson.test)
     saved |= save_classifier(out, lesson, head, saved["identity"], learned, lesson.test, predicted)
-    facts = facts_of(out, dataset, lesson, rows, predict, predicted, task.measure(lesson.test, predicted), learned, saved | details)
+    facts = facts_of(out, dataset, lesson, rows, predict, predicted, measures(lesson, predicted), learned, saved | details, [])
     said = task.predict(apprentice.sources[0].outputs[lesson.test])
-    facts.metrics |= {f"teacher_{MAIN[task.kind]}": task.measure(lesson.test, said)[MAIN[task.kind]]}
+    theirs = measures(lesson, said)
+    names = (MAIN[task.kind], f"{MAIN[task.kind]}{WITHOUT_COPIES}")
+    facts.metrics |= {f"teacher_{name}": theirs[name] for name in names if name in theirs}
     if task.kind != "number":
         facts.metrics["agreement"] = task.agreement(predicted, said)
     return facts
@@ -423,23 +433,27 @@ def _record(out: Draft, rows: pa.Table, lesson: Lesson, sources: list[Transfer])
     return record_fitted(out, pa.concat_tables(tables))
 
 
-def _beside(facts: Facts, twin: Artifact | None, lesson: Lesson) -> Facts:
-    """The student's figures beside its twin's, and the verdict that both make."""
-    measure = MAIN.get(lesson.task.kind, "similarity")
-    ours = facts.metrics[measure]
+def _beside(facts: Facts, twin: Artifact | None, lesson: Lesson) -> str:
+    """Put the student's figures beside its twin's; returns the verdict that both make."""
+    measure, copies = MAIN.get(lesson.task.kind, "similarity"), lesson.copies
+    led = f"{measure}{WITHOUT_COPIES}" if copies.count and not copies.say_nothing else measure
+    ours = facts.metrics[led]
     words = measure.replace("_", " ")
     if f"teacher_{measure}" in facts.metrics:
-        theirs = facts.metrics[f"teacher_{measure}"]
+        theirs = facts.metrics[f"teacher_{led}"]
         share = theirs.value / ours.value if measure == "rmse" else ours.value / theirs.value
         said = f"{words} {ours.value:.4g} where the teacher has {theirs.value:.4g}, {100 * share:.1f} % of its quality"
     else:
         said = f"similarities of test rows rank as the teacher's do at {ours.value:.4f} (Spearman; 1 is the same order)"
     if twin is not None:
-        other = twin.manifest.metrics[measure]
-        facts.metrics[f"twin_{measure}"] = other
+        theirs = twin.manifest.metrics
+        facts.metrics |= {f"twin_{name}": theirs[name] for name in (measure, led) if name in theirs}
+        led = led if led in theirs else measure  # one that was made before copies were counted
+        ours, other = facts.metrics[led], theirs[led]
         gain = other.value - ours.value if measure == "rmse" else ours.value - other.value
         error = float(np.hypot(ours.standard_error or 0, other.standard_error or 0))
         said += f"; its twin, which learned without the teacher, has {other.value:.4g}"
         said += "" if gain > 2 * error else ": more than with it" if gain < -2 * error else ": the teacher brought nothing clear"
-    facts.verdict = said if facts.verdict is None else f"{said}; {facts.verdict}"
-    return facts
+    if facts.verdict is None:
+        return copies.verdict(said, f"{words} {facts.metrics[measure]}")
+    return facts.verdict if copies.say_nothing else f"{said}; {facts.verdict}"

@@ -7,12 +7,12 @@ and the rows that were wrong with the greatest confidence.
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedkit import verdicts
 from embedkit.arms import HIDDEN, Bench, Trial, described, measures
 from embedkit.datasets import fetch
 from embedkit.index import unit_length
+from embedkit.leaks import with_lineage
 from embedkit.lessons import Lesson
 from embedkit.review import thumbnail
 from embedkit.tasks import MAIN, Task
@@ -25,7 +25,6 @@ MISTAKES = 12
 def judged(
     bench: Bench,
     whole: Lesson,
-    rows: pa.Table,
     lessons: dict[tuple[str, int], Lesson],
     trials: dict[tuple[str, str], list[Trial]],
     arms: dict[str, str | None],
@@ -36,7 +35,6 @@ def judged(
     Args:
         bench: what the arms shared.
         whole: the labelled rows, with the test rows.
-        rows: all rows of the dataset.
         lessons: which rows trained and stopped, by budget and seed.
         trials: by arm and budget, a seed after the other.
         arms: all that were asked for, and of those that couldn't run why.
@@ -44,11 +42,14 @@ def judged(
     """
     task, kind, test = bench.task, bench.dataset.manifest.kind, whole.test
     judge, known = Judge(task, test), described(kind)
-    twins = _duplicates(bench, whole, rows["content"].to_numpy(), settings.near_duplicate)
+    twins = _duplicates(bench, whole, settings.near_duplicate)
     clean = ~(twins["exact"] | twins["near"])
     parts = {key: judge.parts(found) for key, found in trials.items()}
     ran = [arm for arm, reason in arms.items() if reason is None]
-    top = max((arm for arm in ran if not known[arm].control), key=lambda arm: _mean(judge, parts[arm, ALL]), default="guess")
+    copies = whole.copies
+    leading = Judge(task, test[copies.leading]) if copies.count else judge  # by whom is decided
+    led = {key: each[:, copies.leading] if copies.count else each for key, each in parts.items()}
+    top = max((arm for arm in ran if not known[arm].control), key=lambda arm: _mean(leading, led[arm, ALL]), default="guess")
     scores: dict[str, Any] = {}
     for arm, reason in arms.items():
         scores[arm] = {"name": arm, "title": known[arm].title, "what": known[arm].what, "skipped": reason}
@@ -64,10 +65,15 @@ def judged(
             scores[arm] |= _costs(trials[arm, ALL], settings.predictions)
             others = measures(task, test, trials[arm, ALL][0].predicted)
             scores[arm]["others"] = {name: others[name].value for name in ("log_loss", "ece", "mae", "r2") if name in others}
-    guess = {arm: judge.difference(parts[arm, ALL], parts["guess", ALL]) for arm in ran}
-    able = {arm: scores[arm] for arm in ran}
+            if copies.count and not copies.say_nothing:
+                scores[arm]["without_copies"] = leading.score(led[arm, ALL])
+    guess = {arm: leading.difference(led[arm, ALL], led["guess", ALL]) for arm in ran}
+    able = {arm: scores[arm] | _lead(leading, led[arm, ALL], led[top, ALL]) for arm in ran}
     found = verdicts.decide(able, known, guess)
     words = verdicts.sentence(found, able, known, task, guess[top], settings.predictions)
+    words = copies.verdict(" ".join([words, *_asides(leading, led, found["recommended"])]))
+    if copies.say_nothing:
+        found = {"best": None, "recommended": None, "near": []}
     chosen = found["recommended"] or top
     return {
         "kind": kind,
@@ -76,7 +82,7 @@ def judged(
         "more_is_better": task.kind != "number",
         "rows": {"train": len(whole.train), "validation": len(whole.validation), "test": len(test)},
         "seeds": settings.seeds,
-        "verdict": " ".join([words, *_asides(judge, parts, found["recommended"])]),
+        "verdict": with_lineage(words, bench.encoder, bench.dataset),
         "recommended": found["recommended"],
         "best": found["best"],
         "command": verdicts.command(found["recommended"], str(bench.dataset), str(bench.encoder), HIDDEN[0]),
@@ -98,6 +104,11 @@ def judged(
 
 def _mean(judge: Judge, parts: np.ndarray) -> float:
     return judge.sign * float(judge.each(parts).mean())
+
+
+def _lead(judge: Judge, parts: np.ndarray, top: np.ndarray) -> dict[str, Any]:
+    """What is decided by: the score of the rows that are judged, and how far it is from the best."""
+    return {"value": float(judge.each(parts).mean()), "difference": judge.difference(parts, top)}
 
 
 def _labels(lesson: Lesson) -> int:
@@ -148,12 +159,12 @@ def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], setti
     return notes
 
 
-def _duplicates(bench: Bench, whole: Lesson, content: np.ndarray, bound: float) -> dict[str, np.ndarray]:
+def _duplicates(bench: Bench, whole: Lesson, bound: float) -> dict[str, np.ndarray]:
     """Which test rows have an equal, or one like it by the encoder, among the labelled ones; (test rows,) bool each."""
     pool = np.concatenate([whole.train, whole.validation])
     ours, theirs = (unit_length(bench.vectors[rows]) for rows in (whole.test, pool))
     near = np.concatenate([(ours[at : at + 256] @ theirs.T).max(axis=1) for at in range(0, len(ours), 256)]) >= bound
-    exact = np.isin(content[whole.test], content[pool])
+    exact = whole.copies.mask
     return {"exact": exact, "near": near & ~exact}
 
 

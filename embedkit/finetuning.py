@@ -11,7 +11,7 @@ import numpy as np
 
 from embedkit import adaptation, checkpoints, engines, frameworks
 from embedkit.artifacts import Dataset, EncoderArtifact
-from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
+from embedkit.classifiers import decision, facts_of, labelled_rows, measures, save_classifier
 from embedkit.crossfit import Known
 from embedkit.encoders import HALF, Encoder, encoder_folder, save_encoder
 from embedkit.leaks import refuse_leaks
@@ -71,8 +71,9 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     described = save_encoder(out, tuner.plain(), half, loaded.preprocessing, HALF)
     head = head_of(joint, task)
     details = described | save_classifier(out, lesson, head, described["identity"], learned, lesson.test, predicted)
-    found = task.measure(lesson.test, predicted)
-    return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details)
+    found = measures(lesson, predicted)
+    made_from = [dataset] if settings.recipe == "scratch" else [encoder, dataset]  # of the encoder it has the shape alone
+    return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details, made_from)
 
 
 def _first_vectors(

@@ -12,7 +12,7 @@ import numpy as np
 
 from embedkit import engines, frameworks, metrics
 from embedkit.artifacts import Artifact, Metric, Vectors
-from embedkit.classifiers import decision, facts_of, labelled_rows, save_classifier
+from embedkit.classifiers import decision, facts_of, labelled_rows, measures, save_classifier
 from embedkit.datasets import fetch, read_rows
 from embedkit.leaks import record_fitted, refuse_leaks
 from embedkit.learning import Learned, learn
@@ -63,11 +63,11 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
 
     task.decision = decision(lesson, predict(lesson.validation))
     predicted = predict(test)
-    runs = [task.measure(test, predicted)]
+    runs = [measures(lesson, predicted)]
     details = save_classifier(out, lesson, model, identity_of(vectors), learned, test, predicted)
     runs += [_again(out, lesson, learned, settings.seed + number) for number in range(1, settings.seeds)]
     found = {name: over_seeds([run[name] for run in runs]) for name in runs[0]}
-    return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details)
+    return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details, [vectors])
 
 
 def run(forward: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, at_once: int = 4096) -> np.ndarray:
@@ -84,7 +84,7 @@ def _again(out: Draft, lesson: Lesson, learned: Learned, seed: int) -> dict[str,
     forward, kept = engines.forward(logits), lesson.task.decision
     try:
         lesson.task.decision = decision(lesson, lesson.task.predict(run(forward, lesson.inputs[lesson.validation])))
-        return lesson.task.measure(lesson.test, lesson.task.predict(run(forward, lesson.inputs[lesson.test])))
+        return measures(lesson, lesson.task.predict(run(forward, lesson.inputs[lesson.test])))
     finally:
         lesson.task.decision = kept
 

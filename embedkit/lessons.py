@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from embedkit import augmentation, rebalancing, splits
+from embedkit.leaks import Copies
 from embedkit.settings import Seeded, UserError
 from embedkit.tasks import Task, task_of
 from embedkit.training import Problem, Rows, Training
@@ -62,7 +63,8 @@ class TrainHead(LearnLabels):
 class Lesson:
     """A classifier in the making: which rows train, stop and test it, and what it is to predict.
 
-    `inputs` are the vectors of all rows, (rows, dimension); `hidden` the widths of a head's hidden layers.
+    `inputs` are the vectors of all rows, (rows, dimension); `hidden` the widths of a head's hidden layers; `copies` the test rows
+    that equal rows which train or stop.
     """
 
     settings: Any
@@ -74,6 +76,7 @@ class Lesson:
     test: np.ndarray
     notes: list[str]
     hidden: tuple[int, ...] = ()
+    copies: Copies = Copies()
 
 
 def assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, settings: LearnLabels) -> Lesson:
@@ -112,7 +115,8 @@ def assign(dataset: str, rows: pa.Table, ids: np.ndarray, inputs: np.ndarray, se
         raise UserError(f"all training rows of {dataset} have the label {only!r}; a classifier needs two classes at least")
     if neutral.any():
         notes.append(f"{int((neutral & (split < 2)).sum()):,} neutral rows were left out of training")
-    return Lesson(settings, task, ids, inputs, parts[0], parts[1], parts[2], notes, getattr(settings, "hidden", None) or ())
+    copies = Copies.among(rows["content"].to_numpy(), parts[2], np.concatenate(parts[:2]))
+    return Lesson(settings, task, ids, inputs, parts[0], parts[1], parts[2], notes, getattr(settings, "hidden", None) or (), copies)
 
 
 def _few(part: np.ndarray, targets: np.ndarray, ids: np.ndarray, settings: LearnLabels) -> np.ndarray:

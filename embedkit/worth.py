@@ -22,7 +22,7 @@ from embedkit.classifiers import labelled_rows
 from embedkit.comparison import predictions_of
 from embedkit.datasets import read_contents
 from embedkit.entities import CrossFitted, Entities, cross_fitted, resolved
-from embedkit.leaks import refuse_leaks
+from embedkit.leaks import Copies, refuse_leaks
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
@@ -196,8 +196,10 @@ def _measured(
             part = f"predictions/{split.replace(' ', '_')}-{seed}-{name}.parquet"
             seconds[name].append(out.part(part, write)["seconds"])
             trials[name].append(Trial(predictions_of(task, pq.read_table(out / part)), 0.0, 0.0, 0))
-    judge = Judge(task, test)
-    parts = {name: judge.parts(found) for name, found in trials.items()}
+    copies = Copies.among(bench.content, test, pool)
+    judge = Judge(task, test[copies.leading])
+    whole = Judge(task, test) if copies.count else judge
+    parts = {name: whole.parts(found)[:, copies.leading] for name, found in trials.items()}
     sign = judge.sign
     best = {
         embeds: max((name for name in parts if WAYS[name].embeds == embeds), key=lambda name: sign * judge.each(parts[name]).mean())
@@ -214,13 +216,15 @@ def _measured(
     pairs = sum(way.embeds for name, way in WAYS.items() if name in parts)
     return {
         "name": split,
-        "rows": {"train and validation": len(pool), "test": len(test)},
+        "rows": {"train and validation": len(pool), "test": len(judge.test)},
         "arms": arms,
         "best": best[True],
         "best_control": best[False],
         "gain": gain,
-        "pays": beats(gain, pairs),
-        "harms": beats({"value": -gain["value"], "error": gain["error"]}, pairs),
+        "pays": not copies.say_nothing and beats(gain, pairs),
+        "harms": not copies.say_nothing and beats({"value": -gain["value"], "error": gain["error"]}, pairs),
+        "copies": copies.count,
+        "of": len(test),
     }
 
 
@@ -292,7 +296,9 @@ def _shown(found: dict[str, float]) -> str:
 def verdict(found: list[dict[str, Any]], task: Task) -> str:
     """Whether entity embeddings pay, in words, with the reason for each split."""
     pays = [one["pays"] for one in found]
-    if all(pays):
+    if all(_copies(one).say_nothing for one in found):
+        opening = "Nothing can be said of entity embeddings here."
+    elif all(pays):
         opening = "Use entity embeddings here."
     elif any(pays):
         opening = f"Entity embeddings pay on the {', '.join(one['name'] for one in found if one['pays'])} split only."
@@ -301,13 +307,21 @@ def verdict(found: list[dict[str, Any]], task: Task) -> str:
     return " ".join([opening, *(_reason(one, task) for one in found)])
 
 
+def _copies(one: dict[str, Any]) -> Copies:
+    return Copies(np.arange(one.get("of", 0)) < one.get("copies", 0))
+
+
 def _reason(one: dict[str, Any], task: Task) -> str:
     arms = {arm["name"]: arm for arm in one["arms"]}
     ours, control, gain = arms[one["best"]], arms[one["best_control"]], one["gain"]
     measure = MAIN[task.kind].replace("_", " ")
     size = points(task, abs(gain["value"]), gain["error"])
     words = f"{size} better than" if one["pays"] else f"{size} worse than" if one["harms"] else f"no better than (apart by {size})"
-    return (
+    copies = _copies(one)
+    if copies.say_nothing:
+        said = copies.verdict(".")
+        return f"On the {one['name']} split {said[0].lower()}{said[1:]}"
+    return copies.verdict(
         f"On the {one['name']} split the best with them, {ours['title']}, has {measure} {shown(task, ours['value'])}, {words} the "
         f"best without, {control['title']} ({shown(task, control['value'])})."
     )

@@ -151,6 +151,26 @@ def test_test_rows_that_are_training_rows_are_counted_and_near_ones_too(leaked):
     assert report.manifest.details["duplicates"] == found
 
 
+def test_the_verdict_is_about_rows_that_are_no_training_rows_and_says_that_the_encoder_was_imported(leaked):
+    report, _, _ = leaked
+    arms = {arm["name"]: arm for arm in found_by(report)["arms"]}
+    clean = report.manifest.metrics["raw_accuracy_without_copies"]
+    assert clean.n == 50 and clean.value == pytest.approx(arms["raw"]["without_copies"]["value"]) != arms["raw"]["value"]
+    said = report.manifest.verdict
+    assert f"has accuracy {100 * max(arms[name]['without_copies']['value'] for name in ('raw', 'knn')):.1f} %" in said
+    assert " That is on the 50 test rows that are no copies of training rows; 10 more are copies, and left out. " in said
+    assert said.endswith(" Lineage unknown: encoder/tiny-bert was imported, and what it learned from is not recorded.")
+
+
+def test_nothing_is_recommended_where_every_test_row_is_a_training_row(place, encoder):
+    texts, labels = sentences(60, seed=5), ["one", "two"] * 30
+    splits = ["train"] * 50 + ["validation"] * 10 + ["test"] * 20
+    dataset = load(place, "copied", [*texts, *texts[:20]], [*labels, *labels[:20]], splits)
+    report = compare(dataset, encoder, CHEAP)
+    assert report.manifest.verdict.startswith("Nothing can be said: every test row is also a training row. Lineage unknown: ")
+    assert [report.manifest.details[name] for name in ("recommended", "best", "command")] == [None, None, None]
+
+
 def test_exact_ones_are_counted_whatever_the_vectors_say(leaky, encoder):
     found = found_by(compare(leaky, encoder, CHEAP.model_copy(update={"near_duplicate": 1.0, "arms": ("guess",)})))["duplicates"]
     assert found["exact"] == 10

@@ -880,3 +880,50 @@ def test_a_surrogate_of_a_real_simulation_or_measurement_reaches_two_percent_of_
     found = train_head(embed(table, make_control(table)), TrainHead(purpose="surrogate")).manifest
     assert found.details["target_reached"] and found.metrics["fitted_mae"].value <= found.details["target_error"]
     assert found.rows == table.manifest.rows  # every row was learned
+
+
+# Test rows that are training rows too
+
+
+KEPT = LoadTexts(split_column="split", duplicates="keep")
+LONG = TrainHead(training=Training(epochs=30, preflight=False))
+
+
+def with_copies(tmp_path, count, clean=30):
+    """Labels drawn at random, each told by its vector; `count` test rows that equal training rows, and others."""
+    random = np.random.default_rng(0)
+    points, labels = random.normal(size=(80, 40)), random.choice(["one", "two"], 80 + clean)
+    others = random.normal(size=(clean, 40))
+    inputs = np.concatenate([points, others, points[:count]])
+    splits = ["train"] * 60 + ["validation"] * 20 + ["test"] * (clean + count)
+    return dataset(tmp_path / "kept.tsv", inputs, [*labels, *labels[:count]], splits, KEPT)
+
+
+def test_a_verdict_leads_with_test_rows_that_are_no_training_rows(tmp_path):
+    head = train_head(vectors_of(with_copies(tmp_path, 50)), LONG).manifest
+    whole, clean = head.metrics["accuracy"], head.metrics["accuracy_without_copies"]
+    assert (whole.n, clean.n, head.details["copies"]) == (80, 30, 50) and whole.value != clean.value
+    guess = head.metrics["guessing_accuracy_without_copies"]
+    assert head.verdict == (
+        f"no better than guessing from the training labels: accuracy {clean} against {guess}, on the 30 test rows that are no "
+        f"copies of training rows; with the 50 copies too: accuracy {whole}"
+    )
+
+
+def test_nothing_can_be_said_where_every_test_row_is_a_training_row(tmp_path):
+    head = train_head(vectors_of(with_copies(tmp_path, 50, clean=0)), LONG).manifest
+    assert head.verdict == "nothing can be said: every test row is also a training row"
+    assert head.metrics["accuracy"].n == 50 and "accuracy_without_copies" not in head.metrics
+
+
+def test_copies_are_counted_over_seeds_too_and_where_something_else_decides(tmp_path):
+    settings = LONG.model_copy(update={"seeds": 2, "decide_by": "balanced_accuracy"})
+    head = train_head(vectors_of(with_copies(tmp_path, 12)), settings).manifest
+    assert head.metrics["accuracy_without_copies"].seeds == 2 == head.metrics["balanced_accuracy_without_copies"].seeds
+    assert head.metrics["balanced_accuracy_without_copies"].n == 30 and "balanced_accuracy" in head.verdict
+
+
+def test_a_dataset_without_copies_says_nothing_of_them(tmp_path):
+    head = train_head(vectors_of(with_copies(tmp_path, 0)), LONG).manifest
+    assert "copies" not in head.details and "copies" not in head.verdict and "lineage" not in head.verdict
+    assert not [name for name in head.metrics if "copies" in name]

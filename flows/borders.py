@@ -65,12 +65,23 @@ def check_call(stage: Stage, arguments: Iterable[Any], named: Mapping[str, Any],
 
 
 def _outside(stage: Stage, given: Mapping[str, Any]) -> Iterator[Path | str]:
-    """The paths that a call names: of its source, and of a file of corrections."""
+    """The paths that a call names: of its source, of links that it would follow, and of a file of corrections."""
+    settings = given.get("settings")
+    files = getattr(settings, "files", None)
+    if getattr(files, "follow_links", False):
+        raise UserError("a run that is started here follows no links out of a folder (files.follow_links); name what they lead to")
     for role, annotation in stage.inputs.items():
         if annotation is Source and role in given and not SCHEME.fullmatch(text := os.fspath(given[role])):
             yield text
-    if corrections := getattr(given.get("settings"), "corrections", None):
+            if not files:  # a network, whose library follows what it finds
+                yield from _links(text)
+    if corrections := getattr(settings, "corrections", None):
         yield unpinned(corrections)[0]
+
+
+def _links(folder: str) -> Iterator[str]:
+    for inner, folders, files in os.walk(folder):
+        yield from (path for name in (*folders, *files) if os.path.islink(path := os.path.join(inner, name)))
 
 
 def _below(address: str, allowed: str) -> bool:

@@ -245,6 +245,24 @@ def test_what_is_allowed_is_compared_by_real_paths(tmp_path, monkeypatch):
             call()
 
 
+def test_links_out_of_a_folder_are_no_way_out(tmp_path, monkeypatch):
+    from embedkit.readers import ReadFiles
+    from flows import borders
+
+    inside, outside = tmp_path / "inside", tmp_path / "weights.h5"
+    (inside / "network").mkdir(parents=True)
+    outside.write_bytes(b"not yours")
+    monkeypatch.setenv(borders.ALLOWED, "")
+    borders.allow([inside])
+    borders.check_call(embedkit.import_encoder, [inside / "network"], {}, inside)
+    (inside / "network/model.h5").symlink_to(outside)
+    with pytest.raises(UserError, match="model.h5 lies outside of what runs may use here"):
+        borders.check_call(embedkit.import_encoder, [inside / "network"], {}, inside)
+    with pytest.raises(UserError, match="follows no links out of a folder .files.follow_links.; name what they lead to"):
+        following = LoadTexts(files=ReadFiles(follow_links=True))
+        borders.check_call(embedkit.load_texts, [inside, following], {}, inside)
+
+
 def test_a_folder_that_is_not_there_cannot_be_allowed(tmp_path, monkeypatch):
     from flows import borders
 

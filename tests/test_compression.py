@@ -57,6 +57,7 @@ def test_a_report_holds_teacher_student_twin_start_and_controls(compared):
     assert by_name["static"]["parameters"] < by_name["teacher"]["parameters"]
     assert {"report.html", "report.md", "quality.png"} <= {path.name for path in report.path.iterdir()}
     assert report.manifest.verdict == found["verdict"] and "Its twin" in found["verdict"]
+    assert found["verdict"].endswith("was imported, and what it learned from is not recorded.")
 
 
 @pytest.mark.slow

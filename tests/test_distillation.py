@@ -4,6 +4,7 @@ What has nothing to do with texts is shown on tables, whose networks are traced 
 """
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -189,6 +190,8 @@ def test_it_learned_and_is_measured_beside_its_teacher_guessing_and_its_twin(sta
     words = f"accuracy {ours:.4g} where the teacher has {theirs:.4g}, {100 * ours / theirs:.1f} % of its quality"
     assert manifest.verdict.startswith(words) and "guessing from the training labels" in manifest.verdict
     assert f"its twin, which learned without the teacher, has {measures['twin_accuracy'].value:.4g}" in manifest.verdict
+    unknown = r" \(lineage unknown: encoder/[\w-]+ was imported, and what it learned from is not recorded\)$"
+    assert re.search(unknown, manifest.verdict)
     details = manifest.details
     assert (details["student"], details["steps"], details["compared_to"]) == ("static", 10, str(tuned))
     assert details["transfer_rows"] == 60 and details["used"] == {"train": 50, "validation": 20, "test": 20}
@@ -458,6 +461,22 @@ def test_an_encoder_of_pictures_has_no_twin_since_nothing_else_could_teach_it(pi
     assert found.manifest.kind == "encoder" and found.manifest.details["twin"] is None
     assert found.manifest.metrics.keys() == {"similarity"}  # no projection leads to the student's own space
     assert found.manifest.verdict.startswith("similarities of test rows rank as the teacher's do at ")
+    assert "lineage unknown: " in found.manifest.verdict
+
+
+def test_a_verdict_on_students_leads_with_test_rows_that_are_no_training_rows(network, smaller, place):
+    path = write_pictures(place / "copied.parquet", 100)
+    table = pq.read_table(path)
+    some = table.take(np.arange(0, 60, 5))  # training rows
+    copies = some.set_column(table.column_names.index("split"), "split", [["test"] * 12])
+    pq.write_table(pa.concat_tables([table, copies]), path)
+    kept = load_images(path, LoadImages(split_column="split", label_column="red", duplicates="keep"), root=place)
+    manifest = distil(network, kept, SHORT, start=smaller).manifest
+    whole, clean = manifest.metrics["similarity"], manifest.metrics["similarity_without_copies"]
+    assert (whole.n, clean.n, manifest.details["copies"]) == (32, 20, 12)
+    assert manifest.verdict.startswith(f"similarities of test rows rank as the teacher's do at {clean.value:.4f} ")
+    words = f", on the 20 test rows that are no copies of training rows; with the 12 copies too: similarity {whole} (lineage unk"
+    assert words in manifest.verdict
 
 
 def test_what_was_distilled_can_be_a_teacher_and_a_start(learned, goods):

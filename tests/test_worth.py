@@ -131,6 +131,18 @@ def one_split(name, pays, harms=False):
     return {"name": name, "arms": arms, "best": "network", "best_control": "boosting", "gain": gain, "pays": pays, "harms": harms}
 
 
+def test_a_verdict_says_which_test_rows_equal_training_rows():
+    task, some = Task("class", ["no", "yes"], np.array([0, 1])), {"copies": 20, "of": 50}
+    said = verdict([one_split("shuffled", True) | some], task)
+    assert said.startswith("Use entity embeddings here. On the shuffled split the best with them, ") and said.endswith(
+        " That is on the 30 test rows that are no copies of training rows; 20 more are copies, and left out."
+    )
+    assert verdict([one_split("shuffled", False) | {"copies": 50, "of": 50}], task) == (
+        "Nothing can be said of entity embeddings here. On the shuffled split nothing can be said: every test row is also a "
+        "training row."
+    )
+
+
 def test_a_verdict_says_where_they_pay():
     task = Task("class", ["no", "yes"], np.array([0, 1]))
     assert verdict([one_split("shuffled", True)], task) == (

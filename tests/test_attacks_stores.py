@@ -740,7 +740,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # who asked has left
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass

@@ -202,7 +202,7 @@ def decide(raw: list[str | None], settings: Any) -> Labels:
     if kind == "number":
         wrong = [value for value in distinct.values() if _number(value) is None]
         if wrong:
-            raise UserError(f"the label {short(str(wrong[0]))!r} is no number; set label_type to class, or name it in unlabelled")
+            raise UserError(f"the label {short(repr(wrong[0]))} is no number; set label_type to class, or name it in unlabelled")
         numbers = {text: float(value) for text, value in distinct.items()}
         return Labels(kind, pa.array([None if text is None else numbers[text] for text in raw], pa.float64()))
     if kind == "classes":

@@ -1541,6 +1541,7 @@ sys.exit(main(["load-images", "many"]))
 """
 
 
+@pytest.mark.slow
 def test_a_picture_for_which_there_is_no_memory_ends_the_load_in_one_sentence(tmp_path):
     animals(tmp_path).rename(tmp_path / "few")
     animals(tmp_path).rename(tmp_path / "many")

@@ -254,7 +254,9 @@ def test_a_prediction_does_not_depend_on_the_rows_beside_it(opened, classifier, 
     (tmp_path / "one.csv").write_text(f"{HEADER}\n100,2,true,2,\n")
     (tmp_path / "many.csv").write_text(f"{HEADER}\n100,2,true,2,\n90.5,NA,,x,\n,nonsense,?,01,\n")
     alone, crowded = (list(predict(valued, [tmp_path / name])) for name in ("one.csv", "many.csv"))
-    assert alone[0][1] == crowded[0][1]
+    assert alone[0][1].label == crowded[0][1].label
+    # to float32's last digits: which sums a processor rounds otherwise in a larger batch is its own affair
+    assert alone[0][1].probabilities == pytest.approx(crowded[0][1].probabilities, abs=1e-6)
     assert isinstance(crowded[2][1], str)
 
 

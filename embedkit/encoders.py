@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from embedkit import canaries, engines, frameworks, networks, weights
+from embedkit import canaries, engines, frameworks, networks, patterns, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.batches import pick
 from embedkit.crossfit import NONE, Folds, Known
@@ -103,6 +103,8 @@ class Encoder:
         facts = _facts(artifact, folder)
         file = PREPROCESSING.get(facts.modality)
         preprocessing = _text(artifact, folder / file) if file else None
+        if facts.modality == "texts" and preprocessing is not None:
+            patterns.refuse_endless(preprocessing, f"{file} of {artifact}")
         model = weights.open_keras(folder / "model.keras", f"model.keras of {artifact}")
         with weights.foreign(f"{artifact} can't embed its own canaries", AGAIN), ThreadPoolExecutor(1) as beside:
             found = beside.submit(identity, model, facts, preprocessing)  # hashing weights holds no other thread up
@@ -328,8 +330,9 @@ def save_encoder(
     if preprocessing is not None:
         (out / f"{folder}/{PREPROCESSING[facts.modality]}").write_text(preprocessing, encoding="utf-8", newline="\n")
     (out / f"{folder}/encoder.json").write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8", newline="\n")
-    encoder = Encoder(model, facts, preprocessing, "the new encoder")
-    vectors = encoder.encode(canaries.inputs(facts.modality, preprocessing))
+    with weights.foreign("the network can't embed the canaries", "its files don't fit each other, so import it anew"):
+        encoder = Encoder(model, facts, preprocessing, "the new encoder")
+        vectors = encoder.encode(canaries.inputs(facts.modality, preprocessing))
     if not np.isfinite(vectors).all():
         raise UserError("the network gives vectors that are not finite; its weights are damaged or don't fit, so import it anew")
     canaries.save(out / f"{folder}/canaries.npz", facts.modality, vectors, preprocessing)

@@ -7,7 +7,7 @@ of pixels is made a layer of it. Only formats that hold arrays and no code are r
 import contextlib
 import importlib
 import inspect
-import json
+import math
 import pkgutil
 import shutil
 import sys
@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from embedkit.patterns import refuse_endless
 from embedkit.settings import UserError, listed, not_among
 from embedkit.sources import Source
+from embedkit.weights import at_most, foreign, open_keras, read_json, refuse_depth, refuse_layers, refuse_links, refuse_paths
 
 # Model types that keras-hub converts, with the name under which their weights stand in checkpoints of a whole model.
 FAMILY = {"bert": "bert", "distilbert": "distilbert", "roberta": "roberta", "xlm-roberta": "roberta", "albert": "albert"}
@@ -30,6 +32,10 @@ ACTIVATIONS = {
     **{"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"},
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_approximate"),
 }
+
+
+MOST_NUMBERS = 1 << 28
+"""That a layer may make of one picture, 1 GB; VGG16 makes 3 million of 224 x 224 pixels."""
 
 
 @dataclass
@@ -82,13 +88,18 @@ def load(source: Source, architecture: str | None, alpha: float | None, size: in
     raise UserError(f"{source} is no network; give a folder, a weights file, hf://NAME, keras://PRESET or applications://NAME")
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, kind: type = dict) -> Any:
+    """What a JSON file says, an object or a list; nothing where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); download the folder again") from error
+        return kind()
+    if not isinstance(found, kind):
+        raise UserError(f"{path} holds {type(found).__name__} where {kind.__name__} is expected; download the folder again")
+    return found
+
+
+ADVICE = "give the complete folder of one"
 
 
 def _folder(folder: Path) -> Network:
@@ -97,40 +108,46 @@ def _folder(folder: Path) -> Network:
         if "registered_name" in config or "class_name" in config:
             return _preset(str(folder))
         raise UserError(f"{folder} holds no network: its config.json names none; give a Hugging Face or keras-hub folder")
-    if config["model_type"] not in FAMILY:
-        raise not_among("model type", config["model_type"], FAMILY, hint=f"in {folder}/config.json")
+    if config["model_type"] not in [*FAMILY]:  # which may be of any type
+        raise not_among("model type", str(config["model_type"]), FAMILY, hint=f"in {folder}/config.json")
+    refuse_depth(config, folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} holds no .safetensors file; other formats are pickled and are not read, so convert it")
     import keras
-    from transformers import AutoTokenizer
 
+    own = _sentence_transformers(folder)
+    if (folder / "tokenizer.json").is_file():
+        refuse_endless((folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace"), str(folder / "tokenizer.json"))
     with _under_family_names(folder, FAMILY[config["model_type"]]) as (named, pooler):
         backbone = _backbone(str(named), folder)
         segment = _tensor(named, "roberta.embeddings.token_type_embeddings.weight")
-    _configure(backbone, config, segment, folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise UserError(f"{folder} has no fast tokenizer; add its tokenizer.json")
-    pooling, normalised, own_length, lower, prompt = _sentence_transformers(folder)
+    with foreign(f"{folder}/config.json says what no network is", ADVICE):
+        _configure(backbone, config, segment, folder)
+    tokenizer = _tokenizer(folder)
+    pooling, normalised, own_length, lower, prompt, width = own
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise UserError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS)}); download the folder again, with all its files")
-    longest = int(min(_positions(backbone), tokenizer.model_max_length))
-    text = tokenizer.backend_tokenizer.to_str()
+    with foreign(f"the tokenizer of {folder} can't be read", ADVICE):
+        longest = int(min(_positions(backbone), tokenizer.model_max_length))
+        text = tokenizer.backend_tokenizer.to_str()
+    refuse_endless(text, f"the tokenizer of {folder}")
     tokens = _tokens(backbone)
+    if width not in (None, tokens.shape[-1]):
+        raise UserError(f"{folder} pools vectors of {width!r:.40} numbers, but its tokens have {tokens.shape[-1]}; {ADVICE}")
     model = backbone if pooler else keras.Model(backbone.input, tokens)  # without a pooler that nobody trained
     taken = min(own_length or longest, longest)
     return Network("texts", model, tokens, _name(tokens), pooling, normalised, text, taken, longest, prompt, lower)
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
+def _tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer, as transformers opens it."""
+    from transformers import AutoTokenizer
 
-    try:
-        yield
-    except SafetensorError as error:
-        words = f"{path.name}: {error}"
-        raise UserError(f"{path.parent} can't be read as a network ({words}); give the complete folder of one") from error
+    with foreign(f"the tokenizer of {folder} can't be read", ADVICE):
+        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if not found.is_fast:
+        raise UserError(f"{folder} has no fast tokenizer; add its tokenizer.json")
+    return found
 
 
 @contextlib.contextmanager
@@ -144,8 +161,11 @@ def _under_family_names(folder: Path, family: str) -> Iterator[tuple[Path, bool]
     from safetensors.numpy import save_file
 
     weights, prefixed = {}, False
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".safetensors.index.json"):
+            refuse_paths(_json(path).get("weight_map"), path)
     for path in sorted(folder.glob("*.safetensors")):
-        with _readable(path), safe_open(path, framework="numpy") as file:
+        with foreign(f"{folder} can't be read as a network", ADVICE), safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             prefixed |= any(name.startswith(f"{family}.") for name in names)
             prefix = "" if prefixed else f"{family}."
@@ -156,7 +176,10 @@ def _under_family_names(folder: Path, family: str) -> Iterator[tuple[Path, bool]
         yield folder, True
         return
     if not complete:
-        width = weights["bert.embeddings.word_embeddings.weight"].shape[1]
+        words = weights.get("bert.embeddings.word_embeddings.weight")
+        if words is None or words.ndim != 2:
+            raise UserError(f"{folder} can't be read as a network (it has no table of word embeddings); {ADVICE}")
+        width = words.shape[1]
         weights |= {pooler[0]: np.zeros((width, width), np.float32), pooler[1]: np.zeros(width, np.float32)}
     with tempfile.TemporaryDirectory() as copy:
         for path in folder.glob("*.json"):
@@ -208,14 +231,30 @@ def _configure(backbone: Any, config: dict[str, Any], segment: np.ndarray | None
 def _backbone(preset: str, shown: Path | None = None) -> Any:
     import keras_hub
 
+    if Path(preset).exists():
+        name, folder = str(shown or preset), Path(preset)
+        _look(folder, name)
+        numbers = sum(path.stat().st_size for kind in ("safetensors", "h5") for path in folder.glob(f"*.{kind}"))
+        with foreign(f"{name} can't be read as a network", ADVICE), at_most(numbers, name):
+            return keras_hub.models.Backbone.from_preset(preset)
     try:
         return keras_hub.models.Backbone.from_preset(preset)
     except Exception as error:
-        if Path(preset).exists():
-            raise UserError(f"{shown or preset} can't be read as a network ({error}); give the complete folder of one") from error
         from embedkit import hubs
 
         raise hubs.unreachable(preset if "://" in preset else f"keras://{preset}", error) from error
+
+
+def _look(folder: Path, name: str) -> None:
+    """Look at a preset's own files before keras-hub reads them."""
+    config = _json(folder / "config.json")
+    refuse_layers(config, f"{name}/config.json")
+    if isinstance(config.get("config"), dict):
+        refuse_depth(config["config"], Path(name) / "config.json")
+    for path in folder.glob("*.weights.json"):
+        refuse_paths(_json(path).get("weight_map"), path)
+    for path in folder.glob("*.h5"):
+        refuse_links(path, str(path), path.stat().st_size)
 
 
 def _tokens(backbone: Any) -> Any:
@@ -231,17 +270,20 @@ def _positions(backbone: Any) -> int:
     return int(getattr(backbone, "max_sequence_length", None) or 512)
 
 
-def _sentence_transformers(folder: Path) -> tuple[str, bool, int | None, bool, str]:
-    """Pooling, normalisation, maximal length, lower-casing and prompt from sentence-transformers' own files."""
-    modules: Any = _json(folder / "modules.json") or []
-    pooling, normalised, length, lower = "mean", False, None, False
-    for module in modules:
-        kind, path = str(module["type"]).rsplit(".", 1)[-1], folder / module["path"]
+def _sentence_transformers(folder: Path) -> tuple[str, bool, int | None, bool, str, int | None]:
+    """Pooling, normalisation, maximal length, lower-casing, prompt and width from sentence-transformers' own files."""
+    pooling, normalised, length, lower, width = "mean", False, None, False, None
+    for module in _json(folder / "modules.json", list):
+        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
+            raise UserError(f"{folder}/modules.json has a module without a type; download the folder again")
+        refuse_paths({"path": module.get("path")}, folder / "modules.json")
+        kind, path = module["type"].rsplit(".", 1)[-1], folder / module["path"]
         if kind == "Transformer":
             own = _json(path / "sentence_bert_config.json")
             length, lower = own.get("max_seq_length"), bool(own.get("do_lower_case"))
         elif kind == "Pooling":
-            pooling = _pooling(_json(path / "config.json"), path)
+            own = _json(path / "config.json")
+            pooling, width = _pooling(own, path), own.get("word_embedding_dimension", own.get("embedding_dimension"))
         elif kind == "Normalize":
             normalised = True
         else:
@@ -249,9 +291,14 @@ def _sentence_transformers(folder: Path) -> tuple[str, bool, int | None, bool, s
                 f"{folder} ends in a {kind} module, which would be lost; only Transformer, Pooling and Normalize are read, "
                 "so take another encoder"
             )
+    if not (length is None or isinstance(length, int) and length > 0):
+        raise UserError(f"{folder} says its texts have {length!r:.40} tokens at most; it must be a number above 0, or null")
     own = _json(folder / "config_sentence_transformers.json")
-    prompt = (own.get("prompts") or {}).get(own.get("default_prompt_name") or "", "")
-    return pooling, normalised, length, lower, prompt
+    prompts, default = own.get("prompts") or {}, own.get("default_prompt_name") or ""
+    prompt = prompts.get(default, "") if isinstance(prompts, dict) and isinstance(default, str) else None
+    if not isinstance(prompt, str):
+        raise UserError(f"{folder}/config_sentence_transformers.json says no text as its prompt; download the folder again")
+    return pooling, normalised, length, lower, prompt, width
 
 
 def _pooling(config: dict[str, Any], path: Path) -> str:
@@ -334,24 +381,24 @@ def _plain(value: Any) -> Any:
 
 
 def _keras_file(path: Path, scaling: str) -> Network:
-    import keras
-
-    try:
-        model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        words = f"{path} can't be read as a Keras model without running code of it ({error}); save it from plain layers"
-        raise UserError(words) from error
+    model = open_keras(path, str(path))
     given, made = getattr(_graph(model), "input", None), getattr(_graph(model), "output", None)
     shape = getattr(given, "shape", ())
     if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
         raise UserError(f"{path} doesn't take pictures of one size in RGB (its input is {given}), the only kind read from a file")
     if not hasattr(made, "shape"):
         raise UserError(f"{path} has several outputs, of which none is the vector; save a network that has one")
+    for layer, _, made_shape in list_layers(model):
+        numbers = math.prod(size or 1 for size in made_shape)
+        if numbers > MOST_NUMBERS:
+            says = f"{path} makes {numbers:,} numbers of a picture at its layer {layer}"
+            raise UserError(f"{says}; at most {MOST_NUMBERS:,} are computed, so take a smaller network")
     scale, offset = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}[scaling]
     return _scaled(model, None, (shape[1], shape[2]), scale, offset)
 
 
 def _application(source: Source, architecture: str | None, alpha: float | None, size: int | None) -> Network:
+    import h5py
     import keras
 
     applications = _applications()
@@ -368,6 +415,8 @@ def _application(source: Source, architecture: str | None, alpha: float | None, 
     named = (int(word) for word in source.stem.split("_") if word in ("224", "192", "160", "128", "96", "299", "331"))
     side = size or next(named, 224)
     weights = str(source.path) if source.scheme == "path" else "imagenet"
+    if source.scheme == "path" and h5py.is_hdf5(source.path):
+        refuse_links(source.path, str(source.path), source.path.stat().st_size)
     if "include_preprocessing" in takes:
         options["include_preprocessing"] = True
     problems = []

@@ -39,6 +39,8 @@ DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "num_hidden_groups", "i
 def words(error: BaseException) -> str:
     """An error of a library's as a few words on one line."""
     found = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError) and " " not in found:
+        found += " is missing"
     return found if len(found) <= 200 else found[:200] + "..."
 
 
@@ -109,7 +111,7 @@ def at_most(numbers: int, name: str) -> Iterator[None]:
     except Exception as error:
         if made > numbers + SPARE:
             raise UserError(
-                f"{name} says it is a network of more than {made:,} weights, but its files hold at most {numbers:,}; "
+                f"{name} says it is a network of at least {made:,} weights, but its files hold at most {numbers:,}; "
                 "give the complete folder or file of one"
             ) from error
         raise
@@ -195,7 +197,7 @@ def _unstored(file: Any, size: int) -> str | None:
             return None if isinstance(value, h5py.Group) else f"holds something else than weights at {name:.80}"
         if value.external or value.is_virtual:
             return f"takes {name:.80} from another file"
-        if value.dtype.kind not in "biufSOU" and value.dtype.itemsize > 8:
+        if value.dtype.kind not in "biufV" or value.dtype.itemsize > 8:  # V is bfloat16
             return f"holds something else than weights at {name:.80}"
         total += math.prod(value.shape or ()) * value.dtype.itemsize
         return f"unpacks to more than {total:,} bytes, from {size:,}" if total > MOST_PACKED * size + SPARE else None
@@ -282,16 +284,19 @@ class _Window(io.RawIOBase):
         return len(piece)
 
 
-def refuse_paths(named: dict[str, Any], path: Path) -> None:
+def refuse_paths(named: Any, path: Path) -> None:
     """Stop before a list of files leads out of its folder.
 
     Args:
-        named: file names, by whatever.
+        named: file names, or lists of them, by whatever.
         path: of the list.
 
     Raises:
         UserError: naming the path.
     """
-    for value in named.values():
+    if not isinstance(named, dict):
+        raise UserError(f"{path} names no files; download the folder again")
+    values = [one for value in named.values() for one in (value if isinstance(value, list) else [value])]
+    for value in values:
         if not isinstance(value, str) or PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts or "\\" in value:
             raise UserError(f"{path} names {value!r:.80}, which leads out of its folder; download the folder again")

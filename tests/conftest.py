@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,6 +194,35 @@ def forged(artifact, **changes):
     """The artifact in its place, with details of its manifest changed; None takes one away."""
     details = artifact.manifest.details | changes
     return reseal(artifact.path, details={name: value for name, value in details.items() if value is not None})
+
+
+def outcomes(code, jobs, seconds=60):
+    """What a child process says of each job, a line of JSON; `[how it ended, "", ""]` where it crashed, or took too long.
+
+    Args:
+        code: of the child: it takes a line of JSON for each job, prints a line when it begins with it, and another when it is done.
+        jobs: as JSON.
+        seconds: for each.
+    """
+    found, child = [], None
+    for job in jobs:
+        if child is None:
+            child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        child.stdin.write(json.dumps(job) + "\n")
+        child.stdin.flush()
+        said = child.stdout.readline()  # comes when all is imported
+        late = threading.Timer(seconds, child.kill)
+        late.start()
+        said = said and child.stdout.readline()
+        late.cancel()
+        found.append(json.loads(said) if said else [f"the process ended by {child.wait()}", "", ""])
+        if not said:
+            child.stdin.close()
+            child.stdout.close()
+            child = None
+    if child is not None:
+        child.communicate()
+    return found
 
 
 # What a comparison found

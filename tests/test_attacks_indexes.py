@@ -4,17 +4,13 @@ Each file lies in a resealed copy of an index and is searched by the command, in
 tried and what held is printed with `-s`.
 """
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
 
 import faiss
 import numpy as np
 import pytest
-from conftest import reseal
+from conftest import outcomes, reseal
 
 from embedkit import BuildIndex, LoadTexts, build_index, embed, import_encoder, load_texts
 
@@ -180,26 +176,6 @@ def crafted(flat, hnsw, ids):
     yield "an index of bits", faiss.serialize_index_binary(binary).tobytes()
 
 
-def outcomes(jobs):
-    """What each job came to, in as many children as it takes; one that is not done in a minute has not ended."""
-    found, child = [], None
-    for job in jobs:
-        if child is None:
-            child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        child.stdin.write(json.dumps(job) + "\n")
-        child.stdin.flush()
-        late = threading.Timer(60, child.kill)
-        said = child.stdout.readline()
-        late.start()  # the first line comes when all is imported
-        said = said and child.stdout.readline()
-        late.cancel()
-        found.append(json.loads(said) if said else [f"the process ended by {child.wait()}", "", ""])
-        child = child if said else None
-    if child is not None:
-        child.communicate()
-    return found
-
-
 def held(outcome, answers):
     """Whether it was refused by one sentence, or made no difference to what is found."""
     code, out, err = outcome
@@ -231,7 +207,7 @@ def test_no_crafted_index_file_is_searched(tmp_path, tiny_bert):
             (copy / name).write_bytes(content)
         reseal(copy)
         jobs.append(["command" if number % 40 == 9 else "function", str(copy), str(made.path)])
-    found = outcomes(jobs)
+    found = outcomes(CHILD, jobs)
     assert [code for code, _, _ in found[:2]] == [0, 0], found[:2]
     answers = [out for _, out, _ in found[:2]]
     lost = [(name, outcome) for (name, _, _), outcome in zip(cases, found[2:], strict=True) if not held(outcome, answers)]

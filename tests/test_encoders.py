@@ -534,6 +534,13 @@ def test_a_size_that_no_picture_has_is_refused(nested, tmp_path):
         Encoder.open(made)
 
 
+def test_a_tokenizer_that_never_ends_is_refused_in_an_encoder_too(bert, tmp_path):
+    step = {"type": "Split", "pattern": {"Regex": "(a|aa|a)+$"}, "behavior": "Isolated", "invert": False}
+    made = resealed(bert, tmp_path / "forged", "tokenizer.json", lambda path: edited(path.name, pre_tokenizer=step)(path.parent))
+    with pytest.raises(UserError, match="tokenizer.json of encoder/.* fails on short texts .its pattern .*; take a network with"):
+        Encoder.open(made)
+
+
 # Canaries that check nothing -----------------------------------------------------------------------------------------
 
 PIXELS, ZEROS = np.zeros((24, 4, 4, 3), np.uint8), np.zeros((24, 8), np.float32)

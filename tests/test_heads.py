@@ -63,7 +63,8 @@ class Learn(Settings):
 def learn(out: Draft, dataset: Dataset, settings: Learn = Learn()) -> Facts:
     """Learn from the first rows of a dataset, or from none."""
     (out / "encoder.json").write_text("{}")
-    return Facts(rows=record_fitted(out, read_rows(dataset).slice(0, settings.rows)))
+    fitted = record_fitted(out, read_rows(dataset).slice(0, settings.rows))
+    return Facts(rows=fitted, details={"identity": "5" * 64, "fitted": fitted})
 
 
 class Spell(Settings):
@@ -84,7 +85,8 @@ def spell(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Spel
         size = vectors.shape[1]
         vectors = vectors @ np.linalg.qr(np.random.default_rng(settings.rotation).normal(size=(size, size)))[0]
     write_vectors(out / "vectors-00000.parquet", read_rows(dataset)["id"].to_numpy(), vectors.astype(np.float32))
-    return Facts(rows=len(rows), details={"encoder": "5" * 64, "modality": "texts", "dimension": vectors.shape[1], "parts": 1})
+    made_by = encoder.manifest.details["identity"]
+    return Facts(rows=len(rows), details={"encoder": made_by, "modality": "texts", "dimension": vectors.shape[1], "parts": 1})
 
 
 def dataset(path, inputs, labels, splits=None, settings=SPLIT, root=None):

@@ -291,7 +291,7 @@ def test_a_network_of_two_outputs_is_refused(tmp_path, kind):
 
 def test_code_in_a_keras_file_is_never_run(tmp_path):
     pixels = square()
-    words = r"a\.keras can't be read as a Keras model without running code of it .*; save it from plain layers"
+    words = r"a\.keras has a layer of the kind Lambda, which may read files or run code; save it from plain layers"
     refused(tmp_path / "a.keras", pixels, layers.Lambda(lambda x: x * 2)(pixels), words)
 
 
@@ -306,7 +306,7 @@ def test_a_damaged_keras_file_is_refused(tmp_path, nested_network):
     with zipfile.ZipFile(nested_network) as given, zipfile.ZipFile(path, "w") as kept:
         for name in given.namelist():
             kept.writestr(name, given.read(name)[:200] if name.endswith(".h5") else given.read(name))
-    with pytest.raises(UserError, match=r"damaged\.keras can't be read as a Keras model"):
+    with pytest.raises(UserError, match=r"damaged\.keras can't be read as HDF5 weights .*; download it again"):
         load(path)
 
 
@@ -786,3 +786,93 @@ def test_mobilenet_v1_with_and_without_its_classifier_is_one_network():
     by_hand = keras.Model(model.input, model.get_layer("conv_pw_13_relu").output)
     expected = engines.predict(by_hand, keras.applications.mobilenet.preprocess_input(pixels.astype(np.float32)))
     assert top == pytest.approx(expected.mean(axis=(1, 2)), rel=1e-4, abs=1e-5)
+
+
+# What a folder says of itself -----------------------------------------------------------------------------------------
+
+
+POOLING_MODULE = {"type": "sentence_transformers.models.Pooling"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "words"),
+    [
+        ("config.json", [], "config.json holds list where dict is expected; download the folder again"),
+        ("config.json", {"model_type": ["bert"]}, "model type .* is not known; did you mean 'bert'"),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 10**5}, "num_hidden_layers is 100000; it must be a"),
+        ("modules.json", {}, "modules.json holds dict where list is expected; download the folder again"),
+        ("modules.json", [{"path": ""}], "modules.json has a module without a type; download the folder again"),
+        ("modules.json", [POOLING_MODULE | {"path": "../.."}], "modules.json names '../..', which leads out of its folder"),
+        ("modules.json", [POOLING_MODULE | {"path": "/etc"}], "modules.json names '/etc', which leads out of its folder"),
+        ("sentence_bert_config.json", {"max_seq_length": "x"}, "says its texts have 'x' tokens at most; it must be"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "says its texts have 0 tokens at most; it must be a number above 0"),
+        ("config_sentence_transformers.json", {"prompts": [1]}, "sentence_transformers.json says no text as its prompt; download"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "../x"}}, "index.json names '../x', which leads out of its folder"),
+        ("model.safetensors.index.json", {}, "index.json names no files; download the folder again"),
+        ("1_Pooling/config.json", {"pooling_mode": "cls", "word_embedding_dimension": 9}, "pools vectors of 9 numbers, but its t"),
+        ("config.json", {"model_type": "bert", "num_hidden_layers": 1, "layer_norm_eps": {}}, "can't be read as a network"),
+    ],
+)
+def test_what_a_folder_says_wrongly_of_itself_is_refused(tiny_bert, tmp_path, name, said, words):
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    (folder / name).write_text(json.dumps(said))
+    with pytest.raises(UserError, match=words):
+        load(folder)
+
+
+def test_a_vocabulary_far_larger_than_the_weights_is_refused_before_it_is_made(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 10**10}))
+    with pytest.raises(UserError, match="net says it is a network of at least 160,000,000,[0-9]* weights, but its files hold"):
+        load(folder)
+
+
+def test_an_activation_that_is_no_word_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": ["gelu"]}))
+    with pytest.raises(UserError, match="config.json says what no network is .unhashable type: 'list'.; give the complete folder"):
+        load(folder)
+
+
+def test_a_bert_without_words_is_refused(tiny_bert, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    gone = ("embeddings.word_embeddings.weight", "pooler.dense.weight")
+    kept = {name: array for name, array in load_file(folder / "model.safetensors").items() if name not in gone}
+    save_file(kept, folder / "model.safetensors")
+    with pytest.raises(UserError, match="net can't be read as a network .it has no table of word embeddings.; give the complete"):
+        load(folder)
+
+
+def test_a_tokenizer_that_transformers_can_not_open_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    (folder / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
+    with pytest.raises(UserError, match="the tokenizer of .*net can't be read .*; give the complete folder of one"):
+        load(folder)
+
+
+def test_a_tokenizer_with_ids_that_the_network_has_not_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "net")
+    (folder / "vocab.txt").write_text((folder / "vocab.txt").read_text() + "quick\nfox\n")
+    with pytest.raises(UserError, match="the network can't embed the canaries .*; its files don't fit each other, so import it"):
+        import_encoder(folder)
+
+
+def test_a_picture_that_becomes_too_many_numbers_is_refused(tmp_path):
+    pixels = square()
+    path = saved(tmp_path / "large.keras", pixels, layers.UpSampling2D(9000, name="up")(pixels))
+    words = "large.keras makes 62,208,000,000 numbers of a picture at its layer up; at most 268,435,456 are computed, so take"
+    with pytest.raises(UserError, match=words):
+        load(path)
+
+
+def test_a_link_in_a_weights_file_is_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "mobilenet.h5", "w") as file:
+        file["x"] = h5py.ExternalLink("other.h5", "/x")
+    with pytest.raises(UserError, match="mobilenet.h5 has a link instead of weights at x; only files that hold all their weights"):
+        load(tmp_path / "mobilenet.h5", architecture="MobileNet", alpha=0.25)

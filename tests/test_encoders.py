@@ -22,8 +22,8 @@ from embedkit import (
     make_control,
 )
 from embedkit.artifacts import sha256
-from embedkit.cli import sentence
 from embedkit.encoders import PREPROCESSING, EncoderFacts, encoder_folder, identity, layers, save_model
+from embedkit.failures import sentence
 
 frameworks.load_frameworks()
 

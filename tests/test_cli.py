@@ -315,7 +315,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(refused, words, sentence):
 
 def test_a_setting_out_of_bounds_is_wrong_usage_in_every_command(refused):
     code, sentence = refused("search", "index/x", "a text", "--k", "0")
-    assert (code, sentence) == (2, "the setting k can't be 0: Input should be greater than 0")
+    assert (code, sentence) == (2, "the setting k can't be 0: Input should be greater than or equal to 1")
 
 
 # The chain, in real processes

@@ -596,11 +596,10 @@ def mislabel(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: S
 
 
 def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(films, bert):
-    found = train_head(mislabel(films, bert), HEAD, name="mislabelled")
-    identity = Encoder.open(bert).facts.identity[:12]
-    words = f"{found} was trained on vectors of an encoder whose identity is {'5' * 12}, but that of {bert} is {identity}; "
-    with pytest.raises(UserError, match=words + f"embed the rows with {bert} and train on those vectors"):
-        Classifier.open(found)
+    vectors, identity = mislabel(films, bert), Encoder.open(bert).facts.identity[:12]
+    words = f"{vectors} say they were made by an encoder whose identity is {'5' * 12}, but that of {bert}, which they name, is "
+    with pytest.raises(UserError, match=words + f"{identity}; embed the dataset again"):
+        train_head(vectors, HEAD, name="mislabelled")
 
 
 def test_a_damaged_classifier_is_refused(films, bert):

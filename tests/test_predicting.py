@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import reseal
 from PIL import Image
 
 from embedkit import (
@@ -596,10 +597,35 @@ def mislabel(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: S
 
 
 def test_an_encoder_that_is_not_the_one_it_was_trained_with_is_refused(films, bert):
-    vectors, identity = mislabel(films, bert), Encoder.open(bert).facts.identity[:12]
-    words = f"{vectors} say they were made by an encoder whose identity is {'5' * 12}, but that of {bert}, which they name, is "
-    with pytest.raises(UserError, match=words + f"{identity}; embed the dataset again"):
-        train_head(vectors, HEAD, name="mislabelled")
+    found = train_head(embed(films, bert), HEAD.model_copy(update={"seed": 7}), name="mislabelled")
+    said = json.loads((found / "classifier.json").read_text())
+    (found / "classifier.json").write_text(json.dumps(said | {"encoder": "5" * 64}))
+    found = reseal(found.path)
+    identity = Encoder.open(bert).facts.identity[:12]
+    words = f"{found} was trained on vectors of an encoder whose identity is {'5' * 12}, but that of {bert} is {identity}; "
+    with pytest.raises(UserError, match=words + f"embed the rows with {bert} and train on those vectors"):
+        Classifier.open(found)
+
+
+def test_nothing_is_trained_on_vectors_that_name_another_encoder_than_they_say(films, bert):
+    words = f"say they were made by an encoder whose identity is 5{{12}}, but that of {bert}, which they name, is [0-9a-f]{{12}}"
+    with pytest.raises(UserError, match=words):
+        train_head(mislabel(films, bert), HEAD)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}"])
+def test_a_classifier_json_that_says_nothing_is_refused(films, bert, text):
+    found = train_head(embed(films, bert), HEAD.model_copy(update={"seed": 8}), name=f"crafted-{len(text)}")
+    (found / "classifier.json").write_text(text)
+    with pytest.raises(UserError, match="classifier.json of classifier/crafted.* can't be read .*; make it again"):
+        Classifier.open(reseal(found.path))
+
+
+def test_a_network_that_is_no_classifier_is_refused(films, bert):
+    found = train_head(embed(films, bert), HEAD.model_copy(update={"seed": 9}), name="swapped")
+    (found / "model.keras").write_bytes((bert / "model.keras").read_bytes())
+    with pytest.raises(UserError, match="model.keras of classifier/swapped@.* is no classifier .*; make it again"):
+        Classifier.open(reseal(found.path))
 
 
 def test_a_damaged_classifier_is_refused(films, bert):

@@ -40,7 +40,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from embedkit import artifacts, cards, progress
-from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, sha256
+from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, refuse_links, sha256
 from embedkit.environment import environment, peak_memory_bytes, reset_peak_memory
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
@@ -363,7 +363,7 @@ class Stage:
         self, base: Path, kind: str, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
     ) -> Artifact:
         folder = base / DRAFTS / draft_name(fingerprint)
-        refuse_links(base / kind / name, folder / "files", folder / "work")
+        refuse_links(base / kind, base / kind / name, base / DRAFTS, folder, folder / "files", folder / "work")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
@@ -476,21 +476,6 @@ def _alone(draft: Path, stage: str) -> Iterator[None]:
         artifacts.let_go(draft, lock)
 
 
-def refuse_links(*folders: Path) -> None:
-    """Stop where one of these folders of a root, or one of the two that it lies in, is a link.
-
-    Raises:
-        UserError: naming the link.
-    """
-    for folder in folders:
-        for each in (folder.parent.parent, folder.parent, folder):
-            if each.is_symlink():
-                raise UserError(
-                    f"{each} is a link, and nothing is written through links, since they may lead out of the root; put a folder in "
-                    "its place, or name the root that it leads to"
-                )
-
-
 @contextlib.contextmanager
 def _seeded(seed: int, keras: bool) -> Iterator[None]:
     """Start all random generators from the seed, and give the caller's Python and numpy states back afterwards."""
@@ -551,7 +536,7 @@ def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact
     for inner in (path for path in draft.files.rglob("*") if path.is_dir()):
         sync(inner)
     folder = base / manifest.kind / manifest.name
-    refuse_links(folder)
+    refuse_links(folder.parent, folder)
     with artifacts.changing(base):  # of two calls that publish under one name at once each sees the other's version
         folder.mkdir(parents=True, exist_ok=True)
         now = datetime.now(UTC)

@@ -368,7 +368,7 @@ def test_processes_that_share_only_a_store_make_the_same_bytes(lines, bucket, se
 
 
 def test_a_job_that_another_machine_began_goes_on_with_its_parts(lines, bucket, tmp_path, monkeypatch):
-    from flows.batch_embed import _make_remote_part, body
+    from flows.batch_embed import _make_remote_part, batch_embed
 
     address = f"s3://{bucket}/root"
     sent(lines, address)
@@ -386,7 +386,7 @@ def test_a_job_that_another_machine_began_goes_on_with_its_parts(lines, bucket, 
     another_machine(tmp_path, monkeypatch)
     made_here = []
     monkeypatch.setattr("embedkit.embedding._written", counted(made_here))
-    made = body("texts/lines", "encoder/tiny-bert", SETTINGS, root=address)
+    made = batch_embed.fn("texts/lines", "encoder/tiny-bert", SETTINGS, root=address)
     assert sorted(made_here) == [0, 3] and made.manifest.files == lines.manifest.files
     assert made.manifest.decisions["engine"]["why"] == "chosen over there"
 

@@ -21,8 +21,15 @@ def sentence(number):
     return f"embedkit: {SAID[signal.Signals(number).name]}; the same command goes on where it stopped\n"
 
 
+def attentive():
+    """Signals as a terminal gives them: a test run by `nohup` or in the background hands on that some are ignored."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(code, **options):
     """A Python program of its own."""
+    options = {"preexec_fn": attentive} | options
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 

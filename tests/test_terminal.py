@@ -66,7 +66,7 @@ def test_a_terminal_is_shown_what_it_would_obey_and_no_line_is_faked(odd):
         assert not [line for line in lines if line.startswith(("embedkit: fake", "classifier/fake"))], out
         if words[0] in ("show", "lineage", "compare"):
             assert SHOWN in without_styles(out), out
-    assert out.count("\n") == 2 and "\\u202e\\x1b[31m.txt doesn't belong to it\n" in out
+    assert out.count("\n") == 2 and "'embedkit: fake\\n\\u202e\\x1b[31m.txt' doesn't belong to it\n" in out
 
 
 def test_json_on_a_terminal_holds_the_same_values_and_nothing_that_a_terminal_obeys(odd):
@@ -78,7 +78,7 @@ def test_json_on_a_terminal_holds_the_same_values_and_nothing_that_a_terminal_ob
 
 def test_in_a_pipe_words_are_data_on_one_line(odd):
     out = shell("artifacts", "verify").stdout
-    assert out.count("\n") == 1 and "embedkit: fake \u202e\x1b[31m.txt doesn't belong to it" in out
+    assert out.count("\n") == 1 and "'embedkit: fake\\n\\u202e\\x1b[31m.txt' doesn't belong to it" in out  # as Python writes it
     out = shell("artifacts", "show", "texts/odd", env={"COLUMNS": "5000"}).stdout
     assert not [line for line in out.split("\n") if line.startswith(("embedkit: fake", "classifier/fake"))]
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from embedkit import columns, images, labels, progress, splits
+from embedkit import columns, formats, images, labels, progress, splits
 from embedkit.artifacts import Artifact
-from embedkit.readers import MOST_COLUMNS, ReadFiles, Record, read, too_wide
+from embedkit.readers import MOST_COLUMNS, ReadFiles, Record, passed_over, read, too_wide
 from embedkit.settings import Seeded, UserError, later, listed, not_among, short
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage, sync
@@ -107,6 +107,10 @@ class Unreadable(Exception):
     """One record can't be used; the reason is its message."""
 
 
+class SetAside(str):
+    """Why a picture is no row that isn't damaged, but in a format that is not decoded: it doesn't count for `max_unreadable`."""
+
+
 @stage("images", revision=1, name="{source}")
 def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages()) -> Facts:
     """Load pictures from a folder of class folders, a flat folder, a Parquet file, a hub or builtin:digits.
@@ -131,6 +135,8 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
             raise Unreadable(f"column {settings.image_column!r} holds {type(image).__name__}, not an encoded picture")
         try:
             images.check(data, settings.max_pixels)
+        except formats.Foreign as error:
+            raise Unreadable(SetAside(error)) from error
         except ValueError as error:
             raise Unreadable(str(error)) from error
         except MemoryError as error:  # what is set aside may not depend on how much memory there is today
@@ -138,6 +144,8 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
             raise UserError(f"{record.place} is too large for the memory there is ({error}); {advice}") from error
         return {"image": data, "path": record.columns.get("path") or path or record.place}, data
 
+    if ours and settings.label_type == "auto" and not settings.label_separator:
+        settings = settings.model_copy(update={"label_type": "class"})  # folders are classes, however they are numbered
     return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
 
 
@@ -261,18 +269,29 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
             consumed += done["records"]
             advance(done["records"])
             parts.append(done)
-            rejected = sum(len(part["rejected"]) for part in parts)
-            if rejected > settings.max_unreadable * consumed and (consumed >= 1000 or done["last"]):
-                raise _too_many_unreadable(source, [r for part in parts for r in part["rejected"]], consumed, settings)
+            broken = sum(len(part["rejected"]) - len(part.get("foreign", ())) for part in parts)
+            if broken > settings.max_unreadable * consumed and (consumed >= 1000 or done["last"]):
+                raise _too_many_unreadable(source, _broken(parts), consumed, settings)
             if done["last"]:
                 break
     if not sum(part["rows"] for part in parts):
-        raise UserError(f"{source} has no readable row; give one that has")
-    return _finish(out, source, settings, parts, consumed, label_column, schema, corrections)
+        first = next((f" ({place}: {reason})" for part in parts for place, reason in part["rejected"]), "")
+        raise UserError(f"{source} has no readable row{first}; give one that has")
+    passed = passed_over(source, kind, settings.files)
+    return _finish(out, source, settings, parts, consumed, label_column, schema, corrections, passed)
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
     next(itertools.islice(records, count, count), None)
+
+
+def _broken(parts: list[dict]) -> list[list[str]]:
+    """The records that can't be read, without pictures in formats that are not decoded."""
+    found = []
+    for part in parts:
+        foreign = set(part.get("foreign", ()))
+        found += [line for number, line in enumerate(part["rejected"]) if number not in foreign]
+    return found
 
 
 def _too_many_unreadable(source: Source, rejected: list[list[str]], records: int, settings: LoadRows) -> UserError:
@@ -300,12 +319,13 @@ class Batch:
         """Write the contents to `path` and what ids, splits and labels are made from beside the draft."""
         rows: list[dict[str, Any]] = []
         light: dict[str, list[Any]] = {name: [] for name in _LIGHT.names}
-        rejected, taken, size, last = [], 0, 0, False
+        rejected, foreign, taken, size, last = [], [], 0, 0, False
         while not last and len(rows) < self.settings.rows_per_part and size < BYTES_PER_PART:
             chunk = list(itertools.islice(self.records, min(256, self.settings.rows_per_part - len(rows))))
             last = not chunk
             for offset, (record, prepared) in enumerate(zip(chunk, self.mapped(self._prepared, chunk), strict=True)):
                 if isinstance(prepared, str):
+                    foreign += [len(rejected)] * isinstance(prepared, SetAside)
                     rejected.append([record.place, prepared])
                     continue
                 row, content, neutral = prepared
@@ -320,7 +340,7 @@ class Batch:
         pq.write_table(pa.table(light, schema=_LIGHT), self.light, compression="zstd")
         sync(self.light)
         self.source.check()
-        return {"rows": len(rows), "records": taken, "rejected": rejected, "last": last}
+        return {"rows": len(rows), "records": taken, "rejected": rejected, "foreign": foreign, "last": last}
 
     def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes, bool] | str:
         if record.problem:
@@ -332,7 +352,7 @@ class Batch:
         try:
             return *self.prepare(record), neutral
         except Unreadable as reason:
-            return str(reason)
+            return reason.args[0]
 
     def _note(self, light: dict[str, list[Any]], record: Record, content: bytes, neutral: bool, position: int) -> None:
         settings, row = self.settings, record.columns
@@ -364,6 +384,7 @@ def _finish(
     label_column: str | None,
     schema: pa.Schema,
     corrections: dict[int, Any],
+    passed: list[tuple[str, str]],
 ) -> Facts:
     """All contents are written: give the rows their ids, labels and splits, and say what was found."""
     light = pa.concat_tables(pq.read_table(out.work / f"light-{number:05d}.parquet") for number in range(len(parts)))
@@ -389,7 +410,7 @@ def _finish(
     if settings.neutral.columns:
         table["neutral"] = neutral
     pq.write_table(pa.table(table), out / "rows.parquet", compression="zstd")
-    rejected, passed = [line for part in parts for line in part["rejected"]], source.passed_over()
+    rejected = [line for part in parts for line in part["rejected"]]
     if rejected or passed:
         places, reasons = zip(*rejected, *passed, strict=True)
         pq.write_table(pa.table({"place": places, "reason": reasons}), out / "rejected.parquet")
@@ -397,7 +418,8 @@ def _finish(
         place, reason = rejected[0]
         notes.append(f"{len(rejected):,} of {records:,} records could not be read: {place}: {reason} (rejected.parquet)")
     if passed:
-        (place, reason), advice = passed[0], "" if source.follow_links else "; links out of it are followed with files.follow_links"
+        (place, reason), links = passed[0], source.passed_over() and not source.follow_links
+        advice = "; links out of it are followed with files.follow_links" if links else ""
         notes.append(f"{len(passed):,} in the folder passed over: {place}: {reason} (rejected.parquet){advice}")
     for note in notes:
         log.warning("%s", note)

@@ -26,7 +26,7 @@ from embedkit.artifacts import AGAIN, Artifact
 from embedkit.batches import pick
 from embedkit.crossfit import NONE, Folds, Known
 from embedkit.features import Columns
-from embedkit.pipelines import Feed, ImageFeed, TableFeed, TextFeed
+from embedkit.pipelines import Feed, ImageFeed, TableFeed, TextFeed, by_position
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage
@@ -150,7 +150,8 @@ class Encoder:
 
         Args:
             rows: texts; pictures as paths, encoded bytes or (height, width, 3) uint8 arrays; or rows of a table, as dictionaries
-                of a value by each column's name (None where it is missing) or as an Arrow table.
+                of a value by each column's name (None where it is missing), as an Arrow table or as a DataFrame. A Series, or any
+                other collection with an order, is taken by position.
             known: which rows of a dataset they are: one that the encoder learned from with its label gets the vector of a network
                 that didn't see it, where there is such.
 
@@ -162,6 +163,7 @@ class Encoder:
         """
         if isinstance(rows, str | bytes | os.PathLike | Mapping):
             raise UserError(f"one {type(rows).__name__} came where several rows are expected; put it in a list")
+        rows = by_position(rows)
         vectors = np.empty((len(rows), self.facts.dimension), np.float32)
         folds = self.folds_of(known) if known is not None else np.full(len(rows), NONE)
         for indices, batch in self.feed.batches(rows):

@@ -4,7 +4,7 @@ A feed knows one modality's preprocessing, which is part of an encoder's identit
 which rows each batch holds, so that the caller can put vectors back in row order.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,30 @@ DRAFT = 2
 
 What that changes of vectors is measured by `python tests/benchmarks/embedding.py decoding`.
 """
+
+
+def by_position(rows: Any) -> Any:
+    """Rows of any collection as a sequence: a row is found by where it stands, whatever its label in an index is.
+
+    Args:
+        rows: a sequence, an array, an Arrow table or column, a pandas or polars Series or DataFrame, or an iterable.
+
+    Raises:
+        UserError: when they have no order, or columns of a DataFrame are of no one type.
+    """
+    if isinstance(rows, Sequence | np.ndarray | pa.Table):
+        return rows
+    if isinstance(rows, Set):
+        raise UserError(f"a {type(rows).__name__} came, whose rows have no order; give a list")
+    for name in ("to_pylist", "to_dicts", "to_list"):  # of Arrow's columns, polars' DataFrame, and the Series of both
+        if hasattr(rows, name):
+            return getattr(rows, name)()
+    if hasattr(rows, "iloc"):
+        try:
+            return pa.Table.from_pandas(rows, preserve_index=False).to_pylist()
+        except (pa.ArrowException, TypeError) as error:
+            raise UserError(f"the DataFrame can't be read ({error.args[0]}); give each column one type, or dictionaries") from error
+    return list(rows)
 
 
 class TextFeed:

@@ -22,7 +22,8 @@ from pydantic import BaseModel, Field
 from embedkit import columns, engines, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.encoders import Encoder, embedder_of
-from embedkit.readers import PICTURES, TABULAR, ReadFiles, Record, read
+from embedkit.folders import PICTURES
+from embedkit.readers import TABULAR, ReadFiles, Record, passed_over, read
 from embedkit.settings import Settings, UserError, listed, not_among
 from embedkit.sources import Source
 from embedkit.tasks import Task
@@ -288,7 +289,7 @@ def _given(sources: Sequence[str | os.PathLike[str]], modality: str, settings: P
             continue
         for source in (Source(text, settings.files.follow_links) for _, text in group):
             here = source.scheme == "path"
-            if passed := source.passed_over():
+            if passed := passed_over(source, modality, settings.files):
                 log.warning("%s: %s in the folder passed over: %s: %s", source.shown, f"{len(passed):,}", *passed[0])
             if modality == "images" and here and source.path.is_file() and _suffix(source.text) not in TABULAR:
                 picture = {"image": {"bytes": None, "path": str(source.path)}}

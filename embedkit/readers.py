@@ -16,21 +16,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from embedkit import builtin
+from embedkit.folders import PICTURES, SPLITS, layout
 from embedkit.settings import PositiveIntOrNone, Settings, UserError, later, not_among, short
 from embedkit.sources import Source, printable
 
-SPLITS = {
-    **dict.fromkeys(("train", "training", "unsup", "unsupervised", "unlabeled", "unlabelled"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 TABULAR = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 MOST_COLUMNS = 20_000
 """Columns of a file of rows. Each is a Python object in every row, and a part of a dataset holds thousands of rows."""
 DEEPEST = 100
@@ -67,6 +62,9 @@ class ReadFiles(Settings):
     """Name of the configuration of a hub dataset that has several, such as `sst2` of `hf://nyu-mll/glue`."""
     limit: PositiveIntOrNone = None
     """Read at most this many records of each file or split; all of them by default."""
+    folders: Literal["auto", "splits", "classes"] = later("auto")
+    """What the folders of pictures are named after: splits above (or below) classes, or classes alone; `auto` looks, and asks
+    where that isn't clear."""
     follow_links: bool = later(False)
     """Whether links that lead out of a folder are followed; those that stay inside always are, and each folder is read once."""
     longest_line: PositiveInt = later(2**26)
@@ -98,7 +96,7 @@ def read(source: Source, kind: str, settings: ReadFiles) -> Iterator[Record]:
     elif source.scheme != "path":
         raise UserError(f"{source} is no dataset; rows come from a file, a folder, builtin:NAME or hf://NAME")
     elif kind == "images" and source.path.is_dir():
-        yield from _pictures(source, settings.limit)
+        yield from _pictures(source, settings)
     else:
         for path, split in _files(source):
             yield from _limited(_file(source, path, split, settings), settings.limit)
@@ -331,29 +329,32 @@ def _texts(lines: _Lines, name: str, split: str | None, settings: ReadFiles) -> 
             yield Record(place, split, {"text": text})
 
 
-def _pictures(source: Source, limit: int | None) -> Iterator[Record]:
+def _pictures(source: Source, settings: ReadFiles) -> Iterator[Record]:
     """A folder of pictures: `[split/][class/].../picture`. The bytes are read when the loader asks for them."""
-    root, files = source.path, source.files()
-    pictures = [path.relative_to(root) for path in files if path.suffix.lower() in PICTURES]
+    root, pictures = source.path, layout(source, settings.folders).pictures
     if not pictures:
-        parquets = [path for path in files if path.suffix == ".parquet"]
+        parquets = [path for path in source.files() if path.suffix == ".parquet"]
         hint = f"; name one of its Parquet files, such as {parquets[0].name}" if parquets else "; name a folder that does"
         raise UserError(f"{root} holds no pictures ({', '.join(PICTURES)}){hint}{_passed_over(source)}")
-    tops = {path.parts[0].lower() for path in pictures if len(path.parts) > 1}
-    by_split = bool(tops) and all(top in SPLITS for top in tops)
     counts: dict[str | None, int] = {}
-    for path in pictures:
-        folders = path.parts[:-1]
-        split = SPLITS[folders[0].lower()] if by_split and folders else None
-        classes = folders[1:] if split else folders
+    for path, split, label in pictures:
         counts[split] = counts.get(split, 0) + 1
-        if limit is not None and counts[split] > limit:
+        if settings.limit is not None and counts[split] > settings.limit:
             continue
         name = os.fsencode(path.as_posix()).decode(errors="surrogateescape")
         if not _sound(name):
             yield Record(printable(path.as_posix()), split, problem="its name, or that of its folder, is not in UTF-8")
             continue
         columns = {"image": {"bytes": None, "path": str(root / path)}, "path": name}
-        if classes:
-            columns["label"] = printable(classes[0])
+        if label is not None:
+            columns["label"] = printable(label)
         yield Record(name, split, columns)
+
+
+def passed_over(source: Source, kind: str, settings: ReadFiles) -> list[tuple[str, str]]:
+    """What lies in a source's folder and is not read, by name, each with the reason; what matters most comes first."""
+    if kind != "images" or source.scheme != "path" or not source.path.is_dir():
+        return source.passed_over()
+    found = layout(source, settings.folders).passed
+    folders = [one for one in found if one[0].endswith("/")]
+    return [*folders, *source.passed_over(), *(one for one in found if not one[0].endswith("/"))]

@@ -21,7 +21,7 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from embedkit import splits
+from embedkit import images, splits
 from embedkit.artifacts import Artifact
 from embedkit.datasets import LoadImages, LoadTable, LoadTexts, fetch, load_images, load_table, load_texts, read_contents, read_rows
 from embedkit.labels import Neutral, agreement
@@ -1556,3 +1556,58 @@ def test_too_many_columns_are_refused_wherever_they_come_from(write):
     rows = "".join(json.dumps({f"c{row}-{number}": 1 for number in range(300)}) + "\n" for row in range(90))
     with pytest.raises(UserError, match=r"has 2\d,\d{3} columns or more, and at most 20,000 are read"):
         load_table(write("a.jsonl", rows))
+
+
+def test_pictures_in_formats_that_are_not_decoded_are_set_aside_by_name_and_stop_nothing(tmp_path):
+    folder = animals(tmp_path)
+    for number, begin in enumerate((b"\0\0\0 ftypavif\0\0\0\0", b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ")):
+        for name in ("cat", "dog"):
+            (folder / name / f"{number}.jpg").write_bytes(begin)  # whatever it is called
+    made = load_images(folder)
+    assert made.manifest.rows == 6 and made.manifest.details["rejected"] == 4
+    reason = "not a readable picture ({} is not decoded; save it as JPEG, PNG or WebP)"
+    known = {"0.jpg": reason.format("AVIF"), "1.jpg": reason.format("JPEG 2000 (JP2)")}
+    assert rejected(made) == [(f"{name}/{file}", why) for name in ("cat", "dog") for file, why in known.items()]
+    assert f"4 of 10 records could not be read: cat/0.jpg: {reason.format('AVIF')} (rejected.parquet)" in made.manifest.notes
+    (folder / "cat" / "3.jpg").write_bytes(b"damaged")
+    (folder / "cat" / "4.jpg").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"2 of the first 12 records of .* can't be read, more than 10%: cat/3\.jpg"):
+        load_images(folder)
+
+
+def test_a_folder_of_which_nothing_can_be_decoded_says_why(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "1.avif").write_bytes(b"\0\0\0 ftypavif")
+    with pytest.raises(UserError, match=r"has no readable row \(1\.avif: not a readable picture \(AVIF is not decoded"):
+        load_images(tmp_path / "folder")
+
+
+def test_files_that_are_no_pictures_are_counted_and_named(tmp_path):
+    folder = animals(tmp_path)
+    (folder / "cat" / "labels.csv").write_text("a,b")
+    made = load_images(folder)
+    assert rejected(made) == [("cat/labels.csv", "no picture")] and made.manifest.details["passed_over"] == 1
+    assert "1 in the folder passed over: cat/labels.csv: no picture (rejected.parquet)" in made.manifest.notes
+
+
+def test_class_folders_are_classes_however_many_numbers_they_are_called(tmp_path):
+    for number in range(1, 103):
+        (tmp_path / "flowers" / f"{number}").mkdir(parents=True)
+        (tmp_path / "flowers" / f"{number}" / "a.png").write_bytes(png(number, 0, 0))
+    made = load_images(tmp_path / "flowers")
+    known = made.manifest.details["label"]
+    assert known["type"] == "class" and known["labelled"] == 102 and list(known["classes"]) == [str(n) for n in range(1, 103)]
+    assert load_images(tmp_path / "flowers", LoadImages(label_type="number")).manifest.details["label"]["highest"] == 102
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("case", "rows", "classes", "rejects"),
+    [("p1_ext", 20, {"cat": 10, "dog": 10}, 4), ("p3_extra", 30, {"cat": 15, "dog": 15}, 0), ("p6_float", 16, {"a": 8, "b": 8}, 0)],
+)
+def test_the_cases_of_pictures_are_read(case, rows, classes, rejects):
+    made = load_images(SHARED / "cases" / case)
+    assert (made.manifest.rows, made.manifest.details["label"]["classes"]) == (rows, classes)
+    assert made.manifest.details["rejected"] == rejects and made.manifest.details.get("passed_over", 0) == (case == "p3_extra")
+    pixels = [images.decode(data) for data in contents(made, "image")]
+    assert all(each.max() > 200 and each.std() > 10 for each in pixels)

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 
 import numpy as np
+import pandas
 import pytest
 from conftest import SHARED, forged, reseal
 from scipy.special import erf
@@ -660,3 +661,12 @@ def test_minilm_agrees_with_sentence_transformers_on_all_256_texts():
     assert (found * reference).sum(axis=1).min() >= 0.99999
     details = artifact.manifest.details
     assert (details["pooling"], details["normalised"], details["maximal_length"]) == ("mean", True, 256)
+
+
+def test_a_series_of_pictures_is_encoded_by_position_whatever_its_index(nested_network):
+    encoder = Encoder.open(import_encoder(nested_network))
+    expected = encoder.encode(list(PICTURES))
+    given = pandas.Series(list(PICTURES))
+    for order in ([1, 3], [4, 0, 2, 1, 3], [2]):
+        assert (encoder.encode(given[order]) == encoder.encode([PICTURES[place] for place in order])).all()
+        assert encoder.encode(given[order]) == pytest.approx(expected[order], rel=1e-5, abs=1e-4)

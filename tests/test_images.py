@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from embedkit import images
+from embedkit import formats, images
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -268,7 +268,7 @@ PEAK = """
 import io, json, sys
 import numpy as np
 from PIL import Image
-from embedkit import images
+from embedkit import formats, images
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
@@ -382,3 +382,176 @@ def test_a_picture_that_fails_gives_its_memory_back(monkeypatch):
         with pytest.raises(ValueError, match="not a readable picture"):
             images.decode(data[: len(data) // 2])
     assert images.decode(data).shape == (64, 64, 3)
+
+
+# What samples mean
+
+
+def tiff(samples, bits, kind, photometric=1, big=False, channels=1, more=()):
+    """A TIFF of one strip whose tags say what they are told to: bits, kind (1 unsigned, 2 signed, 3 float), photometric."""
+    order = ">" if big else "<"
+    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    height, width = samples.shape[:2]
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8), (277, 3, channels)]
+    tags = sorted([*tags, (278, 4, height), (279, 4, len(data)), (339, 3, kind), *more])
+    head = (b"MM\0*" if big else b"II*\0") + struct.pack(order + "I", 8 + len(data)) + data + struct.pack(order + "H", len(tags))
+    lines = [
+        struct.pack(order + ("HHIHH" if short == 3 else "HHII"), tag, short, 1, value, *[0] * (short == 3))
+        for tag, short, value in tags
+    ]
+    return head + b"".join(lines) + bytes(4)
+
+
+RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # 0 to 65535 in 256 steps
+GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff((RAMP / 65535).astype(np.float32), 32, 3),
+        tiff((RAMP / 65535).astype(np.float32), 32, 3, big=True),
+        tiff(1 - (RAMP / 65535).astype(np.float32), 32, 3, photometric=0),  # 0 is white
+        tiff(RAMP, 16, 1),
+        tiff(RAMP, 16, 1, big=True),
+        tiff(65535 - RAMP, 16, 1, photometric=0),
+        b"Pf 16 16 -1.0\n" + (RAMP / 65535).astype("<f4")[::-1].tobytes(),  # from the last row up
+        encoded(Image.fromarray(RAMP)),
+    ],
+)
+def test_floats_from_0_to_1_and_unsigned_16_bits_are_greys_whatever_their_order_and_white(data):
+    images.check(data)
+    assert (images.decode(data) == GREYS[:, :, None]).all()
+
+
+def test_a_dark_float_picture_stays_dark():
+    assert only_colour(images.decode(tiff(np.full((2, 3), 0.1, np.float32), 32, 3))) == ((26, 26, 26), 2, 3)
+
+
+ONLY = "and only those from 0 to 1 have a known range; save the picture with 8 bits, with unsigned 16, or as floats from 0 to 1"
+WHOLE = "whole numbers of no known range; save the picture with 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tiff(GREYS.astype(np.float32), 32, 3), f"its samples are floats, from 0 to 255, {ONLY}"),
+        (tiff(np.full((2, 2), -0.5, np.float32), 32, 3), f"its samples are floats, from -0.5 to -0.5, {ONLY}"),
+        (tiff(np.array([[0, np.nan, 1]], np.float32), 32, 3), f"its samples are floats, some are not finite, {ONLY}"),
+        (tiff(np.array([[0, np.inf]], np.float32), 32, 3), f"its samples are floats, some are not finite, {ONLY}"),
+        (tiff(GREYS.astype(np.int32), 32, 2), f"its samples are 32-bit signed {WHOLE}"),
+        (tiff(GREYS.astype(np.uint32), 32, 1), f"its samples are 32-bit unsigned {WHOLE}"),
+        (tiff(RAMP.view(np.int16), 16, 2), f"its samples are 16-bit signed {WHOLE}"),
+        (tiff(RAMP.view(np.int16), 16, 2, big=True), f"its samples are 16-bit signed {WHOLE}"),
+        (tiff(GREYS.view(np.int8), 8, 2), f"its samples are 8-bit signed {WHOLE}"),
+        (tiff(RAMP.astype(np.float64), 64, 3), "or its samples are not read: 64-bit floats"),
+        (tiff(np.zeros((2, 2, 3), np.float32), 32, 3, 2, channels=3), "or its samples are not read: 32-bit floats"),
+        (tiff(RAMP, 16, 1, more=((254, 4, 1),)), "raw camera \\(a TIFF that begins with a preview\\) is not decoded"),
+    ],
+)
+def test_samples_whose_range_is_not_known_are_refused_by_the_name_of_their_type(data, reason):
+    for attempt in (images.check, images.decode):
+        with pytest.raises(ValueError, match=reason):
+            attempt(data)
+
+
+def test_a_sample_out_of_range_is_found_in_any_row_of_a_large_picture(monkeypatch):
+    monkeypatch.setattr(images, "STRIP", 16)
+    samples = np.zeros((9, 8), np.float32)
+    samples[8, 7] = 2
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        images.check(tiff(samples, 32, 3))
+
+
+# What a file is
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0 ftypavif\0\0\0\0avifmif1", "AVIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0heic", "HEIC"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ", "JPEG 2000 (JP2)"),
+        (b"\xff\x4f\xff\x51\0", "JPEG 2000 (JP2)"),
+        (b"\xff\x0a\0", "JPEG XL"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\0\0\1\0\1\0\x10\x10\0\0\1\0", "icon"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"II*\0\x10\0\0\0CR\2\0", "raw camera"),
+    ],
+)
+def test_a_format_that_is_not_decoded_is_named(data, name):
+    with pytest.raises(formats.Foreign) as refused:
+        images.check(data)
+    assert str(refused.value) == f"not a readable picture ({name} is not decoded; save it as JPEG, PNG or WebP)"
+
+
+def test_a_bitmap_without_its_file_header_is_a_picture():
+    pixels = noise(5, 7)
+    assert (images.decode(encoded(Image.fromarray(pixels), "DIB")) == pixels).all()
+
+
+# Metadata
+
+
+def chunk(kind, inside, checksum=None):
+    return (
+        struct.pack(">I", len(inside))
+        + kind
+        + inside
+        + struct.pack(">I", zlib.crc32(kind + inside) if checksum is None else checksum)
+    )
+
+
+def with_chunks(*chunks, place=33):
+    """A PNG of noise with chunks behind its header, or elsewhere."""
+    data = encoded(Image.fromarray(noise(5, 7)))
+    place = place % len(data)
+    return data[:place] + b"".join(chunks) + data[place:]
+
+
+WORDS = zlib.compress(bytes(2**21))
+
+
+@pytest.mark.parametrize("place", [33, -12])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(b"zTXt", b"Comment\0\0" + WORDS)],
+        [chunk(b"iTXt", b"Comment\0\1\0\0\0" + WORDS)],
+        [chunk(b"tEXt", b"Comment\0" + bytes(2**21))],
+        [chunk(b"zTXt", b"Comment\0\0no zlib at all")],
+        [chunk(b"zTXt", f"key {n}".encode() + b"\0\0" + zlib.compress(bytes(2**20 - 1))) for n in range(70)],
+        [chunk(b"iCCP", b"profile\0\0" + WORDS)],
+        [chunk(b"tIME", b"1234567", checksum=1)],
+        [chunk(b"tEXt", b"Comment\0hi", checksum=1)],
+        [chunk(b"eXIf", b"Exif no such")],
+        [chunk(b"eXIf", b"II*\0\xff\xff\xff\xff")],
+        [chunk(b"pHYs", b"12345", checksum=7)],
+    ],
+)
+def test_metadata_that_can_not_be_read_takes_no_pixel_of_a_png_away(chunks, place):
+    data = with_chunks(*chunks, place=place)
+    images.check(data)
+    assert (images.decode(data) == noise(5, 7)).all()
+
+
+def test_a_png_is_turned_by_its_exif_beside_words_that_are_left_out():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind, inside in ((b"eXIf", exif.tobytes()[6:]), (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')):
+        assert images.decode(with_chunks(chunk(kind, inside), chunk(b"zTXt", b"Comment\0\0" + WORDS))).shape == (7, 5, 3)
+
+
+def test_a_damaged_pixel_chunk_is_still_refused():
+    data = bytearray(encoded(Image.fromarray(noise(5, 7))))
+    data[-20] ^= 1  # in IDAT
+    with pytest.raises(ValueError, match="not a readable picture"):
+        images.check(bytes(data))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no such", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_exif_that_can_not_be_read_turns_nothing(form, exif):
+    data = encoded(Image.new("RGB", (16, 8), RED), form, exif=exif)
+    assert images.decode(data).shape == (8, 16, 3)

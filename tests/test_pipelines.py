@@ -5,6 +5,7 @@ import json
 from decimal import Decimal
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 from PIL import Image
@@ -23,6 +24,7 @@ from embedkit.pipelines import (
     ImageFeed,
     TableFeed,
     TextFeed,
+    by_position,
 )
 
 PAD, UNKNOWN, CLS, SEP, CAT, DOG, MAT = range(7)
@@ -547,3 +549,42 @@ def test_what_is_no_value_of_an_embedded_column_is_refused():
     words = "column 'home' takes texts, numbers, truth values or moments, but {'a': 1} came in row 1; give what it held when"
     with pytest.raises(UserError, match=words):
         list(TableFeed(SHOPS).batches([GAMES[0], GAMES[1] | {"home": {"a": 1}}]))
+
+
+# Rows of other collections
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        *(pandas.Series(list("abcd"))[[3, 1]], pandas.Series(["d", "b"], index=[1, 0]), pandas.Series(["d", "b"], index=["", ""])),
+        *(pa.array(["d", "b"]), pa.chunked_array([["d"], ["b"]]), iter(["d", "b"]), pandas.Series(["d", "b"], dtype="category")),
+        *(dict.fromkeys("db").keys().__iter__(), np.array(["d", "b"]), ("d", "b"), pandas.Index(["d", "b"])),
+    ],
+)
+def test_rows_are_taken_by_where_they_stand(rows):
+    assert list(by_position(rows)) == ["d", "b"]
+
+
+def test_a_series_of_pictures_is_taken_by_position(tmp_path):
+    pixels = noise(4)
+    paths = [tmp_path / f"{n}.png" for n in range(4)]
+    for path, each in zip(paths, pixels, strict=True):
+        path.write_bytes(png(each))
+    feed = ImageFeed(6, 8)
+    for given in (pandas.Series(paths), pandas.Series([str(path) for path in paths]), pandas.Series(list(pixels))):
+        for order in ([1, 3], [2, 0, 1], [3]):
+            ((_, batch),) = feed.batches(by_position(given[order]))
+            assert (batch == pixels[order]).all()
+
+
+def test_a_data_frame_is_rows_of_a_table():
+    frame = pandas.DataFrame({"a": [1, 2, 3], "b": ["x", None, "z"], "c": pandas.Categorical(["u", "v", "u"])}, index=[2, 0, 1])
+    assert by_position(frame[frame.a > 1]) == [{"a": 2, "b": None, "c": "v"}, {"a": 3, "b": "z", "c": "u"}]
+
+
+def test_rows_without_an_order_and_columns_without_a_type_are_refused():
+    with pytest.raises(UserError, match="a set came, whose rows have no order; give a list"):
+        by_position({"a", "b"})
+    with pytest.raises(UserError, match=r"the DataFrame can't be read .*; give each column one type, or dictionaries"):
+        by_position(pandas.DataFrame({"a": [1, "x", b"y"]}))

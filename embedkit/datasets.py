@@ -24,7 +24,9 @@ from pydantic import Field, PositiveInt
 
 from embedkit import columns, formats, images, labels, progress, splits
 from embedkit.artifacts import Artifact
-from embedkit.readers import MOST_COLUMNS, ReadFiles, Record, passed_over, read, too_wide
+from embedkit.delimited import MOST_COLUMNS, too_wide
+from embedkit.folders import SPLITS
+from embedkit.readers import ReadFiles, Record, passed_over, read
 from embedkit.settings import Seeded, UserError, later, listed, not_among, short
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage, sync
@@ -514,8 +516,6 @@ def _splits(
 
 
 def _source_splits(given: list[str | None], hashes: np.ndarray, settings: LoadRows) -> tuple[np.ndarray, list[str]]:
-    from embedkit.readers import SPLITS
-
     unknown = [split for split in dict.fromkeys(given) if split is not None and split.lower() not in SPLITS]
     if unknown:
         raise not_among("split", unknown[0], SPLITS, hint="in the split column")

@@ -23,8 +23,9 @@ from embedkit import columns, engines, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.folders import PICTURES
-from embedkit.readers import TABULAR, ReadFiles, Record, passed_over, read
+from embedkit.readers import ReadFiles, Record, passed_over, read
 from embedkit.settings import Settings, UserError, listed, not_among
+from embedkit.shards import TABULAR
 from embedkit.sources import Source
 from embedkit.tasks import Task
 

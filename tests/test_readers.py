@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedkit.readers import ReadFiles, read
+from embedkit import delimited
+from embedkit.readers import ReadFiles, passed_over, read
 from embedkit.settings import UserError
 from embedkit.sources import Source
 
@@ -113,8 +114,10 @@ def test_a_row_of_another_width_is_set_aside_and_the_next_is_read(records):
 
 def test_a_quote_that_never_closes_is_reported_where_it_opens(records):
     lines = ["text,label", "hi,1", '"yo,2', *(f"row {n},{n}" for n in range(50))]
-    (place, _), *more = problems(records("a.csv", "\n".join(lines) + "\n"))
-    assert not more and place.startswith("a.csv line 3")
+    words = r'a.csv: the quote \("\) that opens in line 3 closes nowhere, .*; set files.quoted to false .*, to true .*, or fix'
+    with pytest.raises(UserError, match=words):
+        records("a.csv", "\n".join(lines) + "\n")
+    assert len(records("a.csv", "\n".join(lines) + "\n", quoted=False)) == 52
 
 
 @pytest.mark.parametrize("delimiter", ["|", " ", "\t", ";"])
@@ -456,3 +459,138 @@ def test_a_folder_of_links_that_lead_out_names_them_and_the_setting(tmp_path):
         with pytest.raises(UserError, match=said):
             list(read(Source(tmp_path / "folder"), kind, ReadFiles()))
         assert len(list(read(Source(tmp_path / "folder", True), kind, ReadFiles()))) == 2
+
+
+STRAY = ["text,label", *(f"room {n},{'pos' if n % 2 else 'neg'}" for n in range(30))]
+
+
+def stray(*changed):
+    lines = list(STRAY)
+    for number, line in changed:
+        lines[number - 1] = line
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (stray((5, '"room,pos'), (20, '"room,neg')), "opens in line 5 closes within a column in line 20"),
+        (
+            stray((5, '"room,pos'), (20, 'a board of 20",neg')),
+            "opens in line 5 closes in line 20, though each line",
+        ),
+        (stray((5, '"room,pos'), (6, 'a board of 20",neg')), "opens in line 5 closes in line 6, though each line"),
+        (stray((5, '"room,pos')), "opens in line 5 closes nowhere"),
+    ],
+)
+def test_a_stray_quote_that_would_swallow_rows_is_refused_with_its_line(records, text, words):
+    with pytest.raises(UserError, match=f"a.csv: the quote .* {words}.* set files.quoted to false"):
+        records("a.csv", text)
+    found = records("a.csv", text, quoted=False)
+    assert len(found) == 30 and not problems(found)
+
+
+def test_texts_of_several_lines_stay_texts(records):
+    text = stray((5, '"one, two\nthree\nfour, five, six",pos'), (9, '"dear you,\nbest, me",neg'))
+    found = records("a.csv", text)
+    assert len(found) == 30 and found[3].columns["text"] == "one, two\nthree\nfour, five, six"
+    assert found[7].columns["text"] == "dear you,\nbest, me"
+
+
+def test_quotes_within_one_line_are_letters_where_they_can_be_nothing_else(records):
+    found = records("a.csv", stray((5, '"Great" room,pos'), (7, 'a 5" pipe,neg'), (9, '"6" pipe", 7, 8,neg')))
+    assert found[3].columns["text"] == '"Great" room' and found[5].columns["text"] == 'a 5" pipe'
+    assert problems(found) == [("a.csv line 9", "a quote that opens isn't closed rightly (',' expected after '\"')")]
+
+
+def test_a_backslash_before_a_quote_is_read_where_the_file_has_no_other_way(records):
+    found = records("a.csv", stray((5, r'"He said \"hi, you\" twice",pos')))
+    assert found[3].columns == {"text": 'He said "hi, you" twice', "label": "pos"}
+    assert records("b.csv", 'text,label\n"x \\"" y",1\n')[0].columns["text"] == 'x \\" y'
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_the_delimiter_of_a_csv_file_is_found(tmp_path, delimiter):
+    told: list[str] = []
+    (tmp_path / "a.csv").write_text("text,label\nhi, you,1\nyo,2\n".replace(",", delimiter).replace(f"hi{delimiter}", "hi,"))
+    found = list(read(Source(tmp_path / "a.csv"), "texts", ReadFiles(), told.append))
+    assert rows(found) == [{"text": "hi, you", "label": "1"}, {"text": "yo", "label": "2"}]
+    assert told == [f"a.csv separates its columns by {delimited.DELIMITERS[delimiter]}"]
+
+
+def test_two_delimiters_that_would_do_are_asked_about(records):
+    text = "a,b;c\n1,2;3\n4,5;6\n"
+    with pytest.raises(
+        UserError, match="what separates .* of a.csv is not clear, a comma or a semicolon; give files.delimiter"
+    ):
+        records("a.csv", text)
+    assert rows(records("a.csv", text, delimiter=";"))[0] == {"a,b": "1,2", "c": "3"}
+
+
+def test_a_tsv_file_that_holds_commas_is_read_by_them(records):
+    assert rows(records("a.tsv", "text,label\nhi,1\nyo,2\n")) == HI
+
+
+def test_names_of_columns_lose_the_spaces_around_them_and_get_one_where_they_have_none(records):
+    assert list(rows(records("a.csv", "\n, text ,label \n0,hi,1\n"))[0]) == ["Unnamed: 0", "text", "label"]
+
+
+def test_a_first_line_that_is_a_row_is_no_header(records):
+    with pytest.raises(
+        UserError, match="first line of a.csv holds '5.1', so it is a row and no header; give files.column"
+    ):
+        records("a.csv", "5.1,3.5,setosa\n4.9,3.0,setosa\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_file_says_itself_that_it_is_in_utf_16(tmp_path, encoding):
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b""
+    (tmp_path / "a.csv").write_bytes(mark + "text,label\nhé,1\n".encode(encoding))
+    assert rows(list(read(Source(tmp_path / "a.csv"), "texts", ReadFiles()))) == [{"text": "hé", "label": "1"}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_of_json_is_read_item_by_item(records, indent):
+    items = [{"text": "a [{", "label": [1, 2]}, {"text": "x" * 200_000}, 3, {"text": "end"}]
+    found = records("a.json", " " + json.dumps(items, indent=indent))
+    assert [record.columns for record in found if not record.problem] == [items[0], items[1], items[3]]
+    assert problems(found) == [("a.json item 3", "not a JSON object but int")]
+    assert records("b.json", "[]") == []
+
+
+@pytest.mark.parametrize("text", ['[{"text": "a"}, {"text"', '[{"text": "a"}', '[{"text": "a"}, x]'])
+def test_an_array_of_json_that_breaks_off_is_refused(records, text):
+    with pytest.raises(
+        UserError, match=r"a.json is an array of JSON that (ends in its|has an) item [12].*; mend it, or"
+    ):
+        records("a.json", text)
+
+
+SHARDS = {
+    "train_0.csv": "train",
+    "train_1.csv": "train",
+    "test.csv": "test",
+    "train-00000-of-00002.csv": "train",
+    "reviews_test.csv": "test",
+    "dev-v2.0.csv": "validation",
+    "Train.part1.csv": "train",
+    "val/0.csv": "validation",
+    "deep/test/part-3.csv": "test",
+}
+NO_SPLIT = ("train_labels.csv", "train_test.csv", "notes.csv", "contest.csv", "latest.csv")
+
+
+def test_the_files_of_a_folder_say_their_split_by_name_or_folder_and_others_are_passed_over_by_name(tmp_path):
+    for name in (*SHARDS, *NO_SPLIT, "about.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"text\n{name}\n")
+    source = Source(tmp_path)
+    assert {record.columns["text"]: record.split for record in read(source, "texts", ReadFiles())} == SHARDS
+    passed = dict(passed_over(source, "texts", ReadFiles()))
+    reason = "neither its name nor its folder says a split, as others do"
+    assert passed == {**dict.fromkeys(NO_SPLIT, reason), "about.md": "no file of rows"}
+
+
+def test_bytes_of_a_parquet_file_that_are_text_are_read_as_text(tmp_path):
+    pq.write_table(pa.table({"text": [b"h\xc3\xa9"], "data": [b"\xff\xfe"]}), tmp_path / "a.parquet")
+    assert rows(list(read(Source(tmp_path / "a.parquet"), "texts", ReadFiles()))) == [{"text": "hé", "data": b"\xff\xfe"}]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from embedkit import builtin, delimited, jsonfiles
+from embedkit import builtin, delimited, jsonfiles, spreadsheets
 from embedkit.folders import PICTURES, SPLITS, layout
 from embedkit.settings import PositiveIntOrNone, Settings, UserError, later, not_among
 from embedkit.shards import TABULAR, shards, suffix_of
@@ -41,7 +41,7 @@ class ReadFiles(Settings):
     """How files of rows are read."""
 
     column_names: tuple[str, ...] = ()
-    """Names of the columns of a csv or tsv file that has no header line; its first line is then a row."""
+    """Names of the columns of a csv or tsv file, or a sheet, that has no header line; its first line is then a row."""
     delimiter: Annotated[str, BeforeValidator(_tab), Field(min_length=1, max_length=1)] | None = None
     """What separates the columns, `\\t` for a tab; by default a tab in .tsv and a comma in .csv, or that of comma, semicolon, tab
     and bar by which the first rows have as many columns as the header."""
@@ -56,6 +56,10 @@ class ReadFiles(Settings):
     """Name of the configuration of a hub dataset that has several, such as `sst2` of `hf://nyu-mll/glue`."""
     limit: PositiveIntOrNone = None
     """Read at most this many records of each file or split; all of them by default."""
+    sheet: str | None = later(None)
+    """Sheet of a spreadsheet (.xlsx, .xlsm, .ods); by default the only visible one that holds something."""
+    header_row: PositiveIntOrNone = later(None)
+    """Row of a sheet that names its columns, such as 3 below a title; by default the first that holds something."""
     folders: Literal["auto", "splits", "classes"] = later("auto")
     """What the folders of pictures are named after: splits above (or below) classes, or classes alone; `auto` looks, and asks
     where that isn't clear."""
@@ -136,6 +140,10 @@ def _file(
                 for number, row in enumerate(hubs.parquet(path, file)):
                     row = row if kind == "images" else {column: _plain(value) for column, value in row.items()}
                     yield Record(f"{name} row {number}", split, row)
+        elif suffix in spreadsheets.SUFFIXES:
+            with source.open(path) as file:
+                rows = spreadsheets.records(file, name, settings.sheet, settings.header_row, settings.column_names)
+                yield from (Record(place, split, row, problem) for place, row, problem in rows)
         elif suffix in (".jsonl", ".json"):
             with _open(source, path, settings) as lines:
                 yield from _made(jsonfiles.rows(lines, name, settings.encoding), split)

@@ -12,7 +12,7 @@ from embedkit.folders import SPLITS
 from embedkit.settings import UserError
 from embedkit.sources import Source, printable
 
-TABULAR = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet")
+TABULAR = (".csv", ".tsv", ".jsonl", ".json", ".txt", ".parquet", ".xlsx", ".xlsm", ".ods")
 PIECES = frozenset(("of", "part", "shard", "chunk", "data", "set", "split", "dataset", "file", "full", "all"))
 """Words in a file's name beside its split that say which piece it is."""
 

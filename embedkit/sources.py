@@ -74,7 +74,7 @@ class Source:
     def stem(self) -> str:
         """A short name for what comes from here: the last part of the path or handle, without suffixes."""
         last = self.path.resolve().name if self.scheme == "path" else self.name.partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
-        stem = re.sub(r"(\.(csv|tsv|jsonl|json|txt|parquet|h5|keras|gz|weights))+$", "", last, flags=re.IGNORECASE)
+        stem = re.sub(r"(\.(csv|tsv|jsonl|json|txt|parquet|xlsx|xlsm|ods|h5|keras|gz|weights))+$", "", last, flags=re.IGNORECASE)
         return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-").lower() or "source"
 
     def files(self) -> list[Path]:

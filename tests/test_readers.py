@@ -333,8 +333,8 @@ def test_a_file_that_is_only_called_gz_is_one_sentence(records):
 
 
 def test_a_format_that_is_not_known_is_refused_by_name(records):
-    with pytest.raises(UserError, match=r"the format of a\.xlsx '\.xlsx' is not known; .*\.csv.*or give a delimiter"):
-        records("a.xlsx", "text")
+    with pytest.raises(UserError, match=r"the format of a\.html '\.html' is not known; .*\.csv.*or give a delimiter"):
+        records("a.html", "text")
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"text,label\nhi,1\n" * 10])

@@ -344,7 +344,8 @@ def _quoted(counts: Counter[str]) -> str:
     return listed(f"{word!r} ({count:,})" for word, count in counts.most_common())
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a value is none, or a word that says so where other values are no words."""
     return value is None or (isinstance(value, str) and value.strip() in MISSING)
 
 
@@ -369,7 +370,7 @@ def convert(values: list[Any], kind: pa.DataType, form: str | None = None, lost:
     typed = _typed(given, kind, lost)
     if not any(isinstance(value, str) for value in values):
         return typed
-    words = pa.array([value.strip() if isinstance(value, str) and not _missing(value) else None for value in values], pa.string())
+    words = pa.array([value.strip() if isinstance(value, str) and not is_missing(value) else None for value in values], pa.string())
     parsed = _parsed(words, kind, form, lost)
     return pc.coalesce(parsed, typed)
 

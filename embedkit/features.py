@@ -9,12 +9,15 @@ import math
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from pydantic import BaseModel, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, StrictStr, computed_field
+
+from embedkit import columns as types
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported
 CORE = 0.9
@@ -23,6 +26,27 @@ UNKNOWN, MISSING, FIRST = 0, 1, 2
 """Places in every vocabulary: of values that training rows hardly had, of none at all, and of the first value."""
 PARTS = ("year", "month", "day", "weekday", "hour")
 """Calendar parts of a moment; Monday is weekday 0."""
+
+NUMERIC = ("whole", "number")
+"""Types of `columns` that one column may have in one file and another in the next."""
+
+
+def is_of(values: Sequence[Any], kinds: Sequence[str]) -> bool:
+    """Whether all values of a file, missing ones aside, are of these types, found as `load_table` finds them."""
+    given = [value for value in values if not types.is_missing(value)]
+    return not given or types.infer(({"": value} for value in given), [""])[""] in kinds
+
+
+def read_as(values: Sequence[Any], kind: str) -> pa.Array:
+    """Values of a file as the texts that those of a column of this type become; what is of another type stays as it is."""
+    kinds = NUMERIC if kind in NUMERIC else (kind,)
+    if kind != "word" and is_of(values, kinds):
+        found = types.infer(({"": value} for value in values), [""])[""]
+        found = kind if found == "word" else found  # where all are missing
+        return as_texts(pa.chunked_array([types.convert(list(values), types.TYPES[found])])).combine_chunks()
+    if kind == "word" or len(values) == 1:
+        return text_array(values)
+    return pa.concat_arrays([read_as([value], kind) for value in values])  # few columns are such, and few of their batches
 
 
 class Numbers(BaseModel):
@@ -62,6 +86,14 @@ class Numbers(BaseModel):
     def array(self, values: Sequence[Any]) -> pa.Array:
         """Python values, None for a missing one, as Arrow has them."""
         return pa.array(np.array(values, np.float64))  # pyarrow itself mixes no types of numbers
+
+    def belong(self, values: Sequence[Any]) -> bool:
+        """Whether all values of a file belong here."""
+        return is_of(values, NUMERIC)
+
+    def read(self, values: Sequence[Any]) -> pa.Array:
+        """Values of a file that belong here, as Arrow has them."""
+        return types.convert(list(values), pa.float64())
 
     def encode(self, values: pa.ChunkedArray) -> np.ndarray:
         """(rows,) of any type of number as (rows, outputs) float32."""
@@ -124,6 +156,17 @@ class Category(BaseModel):
         known = pa.array(self.values)
         return pa.array([value if value in self.values else None for value in values], known.type)
 
+    def belong(self, values: Sequence[Any]) -> bool:
+        """Whether all values of a file belong here."""
+        return type(self.values[0]) is not bool or is_of(values, ("truth",))
+
+    def read(self, values: Sequence[Any]) -> pa.Array:
+        """Values of a file that belong here, as Arrow has them."""
+        own = type(self.values[0])
+        if own in (int, float):
+            return read_as(values, "number")
+        return types.convert(list(values), pa.bool_() if own is bool else pa.string())
+
     def encode(self, values: pa.ChunkedArray) -> np.ndarray:
         """(rows,) of the type of `values` as (rows, outputs) float32."""
         known = as_texts(pa.chunked_array([pa.array(self.values)]))
@@ -168,6 +211,24 @@ class Calendar(BaseModel):
         wanted = self.format or "%Y-%m-%dT%H:%M:%S"
         return text_array([value.strftime(wanted) if isinstance(value, date) else value for value in values])
 
+    def belong(self, values: Sequence[Any]) -> bool:
+        """Whether all values of a file belong here."""
+        if not self.format:
+            return is_of(values, ("moment",))
+        if not all(types.is_missing(value) or self.fits(type(value)) for value in values):
+            return False
+        try:
+            moments(pa.chunked_array([self.read(values)]), self.format)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    def read(self, values: Sequence[Any]) -> pa.Array:
+        """Values of a file that belong here, as Arrow has them."""
+        if self.format:
+            return self.array([None if types.is_missing(value) else value for value in values])
+        return types.convert(list(values), pa.timestamp("us"))
+
     def encode(self, values: pa.ChunkedArray) -> np.ndarray:
         """(rows,) of timestamps or texts as (rows, outputs) float32."""
         found = calendar(moments(values, self.format))
@@ -210,6 +271,11 @@ class Vocabulary(BaseModel):
         """Vectors that it has."""
         return len(self.values) + FIRST
 
+    @cached_property
+    def kind(self) -> str:
+        """The type of `columns` that all of its values have: a number was written without a fraction, a moment in one way."""
+        return types.infer(({"": value} for value in self.values), [""])[""]
+
     def places(self, values: pa.ChunkedArray) -> np.ndarray:
         """The place of each value; (rows,) int32."""
         if self._known is None:
@@ -242,6 +308,10 @@ class Embedded(BaseModel):
     def array(self, values: Sequence[Any]) -> pa.Array:
         """Python values, None for a missing one, as texts."""
         return text_array(values)
+
+    def belong(self, values: Sequence[Any]) -> bool:
+        """Whether all values of a file belong here."""
+        return all(value is None or self.fits(type(value)) for value in values)
 
 
 def as_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -303,6 +373,13 @@ class Columns(BaseModel):
     def vocabulary(self, column: Embedded) -> Vocabulary:
         """That of a column."""
         return self.vocabularies[column.vocabulary]
+
+    def read(self, column: Plain | Embedded, values: Sequence[Any]) -> pa.Array:
+        """Values of a file that belong into a column, as Arrow has them.
+
+        A file of texts says no types, so those of an embedded column are read as the values of its vocabulary were.
+        """
+        return read_as(values, self.vocabulary(column).kind) if isinstance(column, Embedded) else column.read(values)
 
     def example(self, column: Plain | Embedded, place: float) -> Any:
         """A value of a column for each place from 0 up to 1, some of which no row had."""

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from embedkit import columns, engines, weights
+from embedkit import engines, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.folders import PICTURES
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 ROWS_AT_ONCE = {"texts": 1024, "table": 1024, "images": 128}
 """Rows that are held in memory at a time; 128 pictures of 224 x 224 pixels are 19 MB."""
 VECTORS_AT_ONCE = 4096
-FITTING = {"numbers": ("whole", "number"), "truth values": ("truth",), "texts": ("word",)}
-"""The types of `columns` that belong into a column of an encoder, by what it takes."""
-ARROW = {"numbers": pa.float64(), "truth values": pa.bool_(), "texts": pa.string()}
 
 
 class Predict(Settings):
@@ -453,23 +450,18 @@ def _preparing_table(classifier: Classifier, given: Given, seen: list[str], sett
             values = [record.columns.get(column.name) for record in records]
             for place, problem in _unfit(column, values):
                 rows[place].problem, values[place] = rows[place].problem or problem, None
-            arrays[column.name] = columns.convert(values, ARROW[column.takes])
+            arrays[column.name] = feed.all.read(column, values)
         return rows, pa.table(arrays).filter(pa.array([row.problem is None for row in rows]))
 
     return prepare
 
 
 def _unfit(column: Any, values: list[Any]) -> list[tuple[int, str]]:
-    """Which values don't belong into a column, and why; their type is found as `load_table` finds it."""
-    fitting, name = FITTING[column.takes], column.name
-    if column.takes == "texts" or columns.infer(({name: value} for value in values), [name])[name] in fitting:
+    """Which values don't belong into a column, and why."""
+    if column.belong(values):
         return []
-    found = []
-    for place, value in enumerate(values):  # they are rare enough that looking at each by itself costs little
-        missing = value is None or (isinstance(value, str) and value.strip() in columns.MISSING)
-        if not missing and columns.infer(iter([{name: value}]), [name])[name] not in fitting:
-            found.append((place, f"column {name!r} takes {column.takes}, but {value!r:.80} came"))
-    return found
+    wrong = (place for place, value in enumerate(values) if not column.belong([value]))  # rare enough to look at each by itself
+    return [(place, f"column {column.name!r} takes {column.takes}, but {values[place]!r:.80} came") for place in wrong]
 
 
 _PREPARING = {"texts": _preparing_texts, "images": _preparing_images, "table": _preparing_table}

@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import SHARED
 from PIL import Image
 from pydantic import ValidationError
 
 from embedkit import (
     BuildIndex,
+    Classifier,
     Compare,
     Encoder,
     FineTune,
@@ -38,6 +40,7 @@ from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_contents, read_rows
 from embedkit.entities import Network, TableTraining, folds_of
 from embedkit.features import Columns, Embedded
+from embedkit.predicting import Prediction, predict
 from embedkit.preparation import Prepared
 from embedkit.readers import ReadFiles
 from embedkit.vectors import read_vectors
@@ -130,6 +133,74 @@ def columns_of(encoder):
 
 def split_of(dataset):
     return np.array(read_rows(dataset)["split"].to_pylist())
+
+
+@pytest.fixture(scope="module")
+def classifier(vectors):
+    """One of `opened`, `shop`, `store_id`, `month` and `size`: a column of each kind."""
+    return train_head(vectors, TrainHead(training=Training(epochs=3, preflight=False)))
+
+
+# Predictions of its rows
+
+
+NAMES = ("shop", "store_id", "month", "size", "opened", "order")
+
+
+def csv_of(path, rows):
+    lines = [",".join("" if row[name] is None else str(row[name]) for name in NAMES) for row in rows]
+    path.write_text("\n".join([",".join(NAMES), *lines]) + "\n")
+    return [path]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_of_a_file_are_predicted_as_they_are_in_python(classifier, tmp_path, suffix):
+    rows = [{name: row[name] for name in NAMES} for row in sales(60)]
+    rows[3] |= {"shop": "new", "store_id": 7, "month": 77}
+    if suffix == "csv":
+        csv_of(tmp_path / "new.csv", rows)
+    elif suffix == "jsonl":
+        (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
+    found = [one for _, one in predict(classifier, [tmp_path / f"new.{suffix}"])]
+    assert found == Classifier.open(classifier).predict(rows)
+
+
+def test_numbers_in_a_file_of_texts_are_the_values_that_they_were_learned_as(classifier, tmp_path):
+    row = sales(1)[0]
+    stores = ["1003", "1003.0", "1.003e3", " 1003", "NA", "north"]
+    found = [one for _, one in predict(classifier, csv_of(tmp_path / "a.csv", [row | {"store_id": store} for store in stores]))]
+    stores = [1003] * 4 + [None, "no such store"]
+    assert found == Classifier.open(classifier).predict([row | {"store_id": store} for store in stores])
+    months = ["4", "4.0", "NA", "May"]
+    found = [one for _, one in predict(classifier, csv_of(tmp_path / "b.csv", [row | {"month": month} for month in months]))]
+    assert found == Classifier.open(classifier).predict([row | {"month": month} for month in (4, 4, None, "no such month")])
+
+
+def test_a_row_of_a_file_that_does_not_fit_is_given_with_its_reason(classifier, tmp_path):
+    good = sales(1)[0]
+    rows = [good | change for change in ({"opened": "2026-01-05"}, {"size": "large"}, {}, {"opened": "NA"})]
+    found = [one for _, one in predict(classifier, csv_of(tmp_path / "a.csv", rows))]
+    assert found[0] == "column 'opened' takes moments written as '%d.%m.%Y', but '2026-01-05' came"
+    assert found[1] == "column 'size' takes numbers, but 'large' came"
+    assert found[2:] == Classifier.open(classifier).predict([good, good | {"opened": None}])
+    lines = [json.dumps({name: row[name] for name in NAMES}) for row in (good, good | {"shop": [1]})]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    first, second = [one for _, one in predict(classifier, [tmp_path / "a.jsonl"])]
+    assert isinstance(first, Prediction) and second == "column 'shop' takes texts, numbers, truth values or moments, but [1] came"
+
+
+@pytest.mark.shared
+def test_shops_days_and_sizes_of_a_csv_are_predicted_as_they_are_in_python(place):
+    cases = SHARED / "cases"
+    table = load_table(cases / "s3_shops_class.csv", LoadTable(label_column="label"), root=place)
+    encoder = learn_categories(table, LearnCategories(folds=2, network=Network(hidden=(8,)), training=FAST))
+    classifier = train_head(embed(table, encoder), TrainHead(training=Training(epochs=3, preflight=False)))
+    shown = [f"shop {shop}" for shop in (0, 1, 4, 9)]
+    rows = [{"shop": shop, "day": f"2024-0{n}-0{n}", "size": n - 1} for n, shop in enumerate(shown, 1)]
+    found = [one for _, one in predict(classifier, [cases / "s3_new.csv"])]
+    assert found == Classifier.open(classifier).predict(rows) and [one.label for one in found] == ["lo"] * 4
 
 
 # What is learned

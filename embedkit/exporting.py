@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedkit import canaries, weights
+from embedkit import canaries, described, preprocessing, weights
 from embedkit.artifacts import Artifact, EncoderArtifact, Metric
-from embedkit.encoders import PREPROCESSING, Encoder, EncoderFacts, embedder_of, encoder_folder
+from embedkit.encoders import PREPROCESSING, Encoder, embedder_of, encoder_folder
 from embedkit.environment import package_version
-from embedkit.graphs import GRAPHS, Run, refuse_missing
+from embedkit.graphs import GRAPHS, refuse_missing
 from embedkit.layouts import EXACT, LAYOUTS, fast
 from embedkit.predicting import Classifier
 from embedkit.settings import Settings, UserError
@@ -35,23 +35,6 @@ WRITERS = {
 """What opens each format anew, and the packages that decide its bytes and what it computes."""
 INPUT = {"images": "pixels", "table": "numbers"}
 """Name of a network's one input; one of texts has three."""
-HOLDS = {
-    "token_ids": "ids of a text's tokens as tokenizer.json gives them, special ones included, padded behind with `padding`",
-    "padding_mask": "1 for a token, 0 for padding",
-    "segment_ids": "0 everywhere",
-    "pixels": "red, green and blue from 0 to 255",
-    "numbers": "what columns.json makes of a row, in the order of its `outputs`",
-    "vectors": "one vector for each row",
-    "probabilities": "one for each of the classes, or labels, of labels.json in their order",
-    "values": "one number for each row, in the label's unit",
-}
-
-
-POOLS = {
-    "mean": "average sequence_output over the tokens of a text, padding left out",
-    "max": "take the largest of each number of sequence_output over the tokens of a text, padding left out",
-    "cls": "take sequence_output of the first token",
-}
 
 
 class Export(Settings):
@@ -92,7 +75,7 @@ def _called(names: dict[str, str], settings: Export) -> str:
     return f"{names['artifact']}-{settings.format}"
 
 
-@stage("export", revision=1, name=_called, keras=True)
+@stage("export", revision=2, name=_called, keras=True)
 def export(out: Draft, artifact: EncoderArtifact, settings: Export = Export()) -> Facts:
     """Write an encoder or a classifier in a format that others open without embedkit.
 
@@ -109,7 +92,8 @@ def export(out: Draft, artifact: EncoderArtifact, settings: Export = Export()) -
         write, read = LAYOUTS[settings.format]
         notes += write(out.files, subject.encoder, subject.preprocessing)
         if settings.format == "keras-hub":
-            write_json(out / "preprocessing.json", described(subject.encoder.facts, subject.encoder.feed, EXACT, pooled=False))
+            said = preprocessing.described(subject.encoder.facts, subject.encoder.feed, EXACT, pooled=False)
+            write_json(out / "preprocessing.json", said)
         found = read(out.files, subject.encoder)(subject.rows)
         if artifact.manifest.kind == "classifier":
             notes.append(f"this is the encoder of a classifier, without what decides: take {', '.join(GRAPHS)} for the whole")
@@ -162,48 +146,40 @@ def _whole(artifact: Artifact) -> Subject:
 
 def _as_graph(out: Draft, artifact: Artifact, subject: Subject, format: str) -> np.ndarray:
     """Write a graph and what is to be known beside it, and return what it gives for the canaries."""
-    graph, model = GRAPHS[format], _named(subject)
+    graph, encoder, text = GRAPHS[format], subject.encoder, subject.preprocessing
+    model, places = _named(subject)
+    if encoder.facts.modality == "texts":
+        text = fast(text, encoder.facts.maximal_length)
+    if text:
+        (out / PREPROCESSING[encoder.facts.modality]).write_text(text, encoding="utf-8", newline="\n")
+    said = preprocessing.described(encoder.facts, encoder.feed, places=places)
+    said |= {"inputs": preprocessing.tensors(model.input, preprocessing.TAKES)}
+    write_json(out / "preprocessing.json", said | {"outputs": preprocessing.tensors(model.output, preprocessing.GIVES)})
+    if subject.labels:
+        write_json(out / "labels.json", subject.labels)
     try:
         graph.write(out.files, model)
-        found = outputs(subject, model, graph.read(out.files))
+        return described.outputs(out.files, graph.read(out.files), subject.rows).reshape(subject.expected.shape)
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{artifact} can't be written as {format} ({reason:.300}); take another format") from error
-    encoder = subject.encoder
-    text = subject.preprocessing
-    if encoder.facts.modality == "texts":
-        text = fast(text, encoder.facts.maximal_length)
-    if text:
-        (out / PREPROCESSING[encoder.facts.modality]).write_text(text, encoding="utf-8", newline="\n")
-    tensors = {"inputs": model.input, "outputs": model.output}
-    write_json(out / "preprocessing.json", described(encoder.facts, encoder.feed) | {s: _tensors(t) for s, t in tensors.items()})
-    if subject.labels:
-        write_json(out / "labels.json", subject.labels)
-    return found
 
 
-def _named(subject: Subject) -> Any:
-    """A model as `graphs` takes it: named inputs, one named output."""
+def _named(subject: Subject) -> tuple[Any, str]:
+    """A model as `graphs` takes it: named inputs, one named output; and what the input of places in vocabularies is called."""
     import keras
 
-    given = subject.model.input
+    given, places = subject.model.input, preprocessing.PLACES if subject.output == "values" else "values"
     tensors = given if isinstance(given, dict) else {INPUT[subject.encoder.facts.modality]: given}
-    inputs = {name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name) for name, tensor in sorted(tensors.items())}
-    made: Any = subject.model(inputs if isinstance(given, dict) else next(iter(inputs.values())))
-    model = keras.Model(inputs, {subject.output: made}, name="export")
+    named = {name: places if name == "values" else name for name in tensors}
+    inputs = {named[name]: keras.Input(t.shape[1:], dtype=t.dtype, name=named[name]) for name, t in sorted(tensors.items())}
+    passed = {name: inputs[named[name]] for name in tensors}
+    made: Any = subject.model(passed if isinstance(given, dict) else next(iter(inputs.values())))
+    model: Any = keras.Model(inputs, {subject.output: made}, name="export")
     model(inputs)  # Keras exports no model that was never called
-    return model
-
-
-def outputs(subject: Subject, model: Any, run: Run) -> np.ndarray:
-    """What an opened graph gives for the canaries, prepared by the encoder's own feed; (canaries, ...) float64."""
-    found = np.full(subject.expected.shape, np.nan)
-    for indices, batch in subject.encoder.feed.batches(subject.rows):
-        named = batch if isinstance(batch, dict) else dict.fromkeys(model.input, batch)
-        found[indices] = run({name: np.asarray(named[name], tensor.dtype) for name, tensor in model.input.items()})
-    return found
+    return model, places
 
 
 def agreement(found: np.ndarray, subject: Subject) -> float:
@@ -216,53 +192,3 @@ def agreement(found: np.ndarray, subject: Subject) -> float:
         offset, unit = subject.scale
         pair = [np.insert((each - offset) / unit, 1, 1.0, axis=1) for each in pair]
     return float(canaries.agreement(*pair).min())
-
-
-def _tensors(tensors: dict[str, Any]) -> dict[str, Any]:
-    free = ("rows", "length")
-    return {
-        name: {
-            "type": str(tensor.dtype),
-            "shape": [free[place] if size is None else size for place, size in enumerate(tensor.shape)],
-            "holds": HOLDS[name],
-        }
-        for name, tensor in tensors.items()
-    }
-
-
-def described(facts: EncoderFacts, feed: Any, tokenizer: str = "tokenizer.json", pooled: bool = True) -> dict[str, Any]:
-    """What `preprocessing.json` says: how a row becomes inputs, step by step, and the same as values.
-
-    Args:
-        facts: of the encoder.
-        feed: of the encoder.
-        tokenizer: name of the file with its tokenizer.
-        pooled: whether the network pools tokens itself.
-    """
-    shared = {"modality": facts.modality, "dimension": facts.dimension, "pooling": facts.pooling, "normalised": facts.normalised}
-    if facts.modality == "images":
-        size = f"{facts.height} x {facts.width}"
-        steps = [
-            "turn the picture upright by its EXIF orientation, convert it to RGB, what is transparent on white",
-            f"resize it to {size} pixels (height x width), bilinear with antialiasing, stretched if need be",
-            "give the values as they are, 0 to 255; scaling is inside the network",
-        ]
-        return shared | {"steps": steps, "height": facts.height, "width": facts.width}
-    if facts.modality == "table":
-        steps = [
-            "numbers: (value - (low + high) / 2) / ((high - low) / 2), computed in float64; 0 where a value is missing",
-            "numbers with `gaps`: a second number behind it, 1 where the value is missing, else 0",
-            "category: a number for each of `values`, 1 for the row's own, else 0; all 0 for any other value",
-            "put the columns' numbers behind one another, in the order of columns.json",
-        ]
-        return shared | {"steps": steps}
-    steps = [
-        *([f"put the prompt before the text: {facts.prompt!r}"] if facts.prompt else []),
-        *(["lower-case the text"] if facts.lower else []),
-        f"split it by {tokenizer}, with its special tokens, cut to {facts.maximal_length} tokens",
-        f"pad the ids of shorter texts behind with {feed.padding}",
-        *([] if pooled else [POOLS[facts.pooling]]),
-        *(["give the vector length 1"] if facts.normalised and not pooled else []),
-    ]
-    own = {"prompt": facts.prompt, "lower": facts.lower, "maximal_length": facts.maximal_length, "padding": feed.padding}
-    return shared | {"steps": steps} | own

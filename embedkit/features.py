@@ -75,6 +75,16 @@ class Numbers(BaseModel):
         """What each output says."""
         return [self.name, f"{self.name} is missing"] if self.gaps else [self.name]
 
+    @property
+    def center(self) -> float:
+        """What becomes 0."""
+        return self.high / 2 + self.low / 2  # halved first, since the whole may overflow
+
+    @property
+    def half(self) -> float:
+        """From there to the ends of the range."""
+        return self.high / 2 - self.low / 2
+
     def fits(self, kind: type) -> bool:
         """Whether a Python type of values belongs here."""
         return issubclass(kind, int | float | Decimal | np.integer | np.floating) and kind is not bool
@@ -99,9 +109,8 @@ class Numbers(BaseModel):
         """(rows,) of any type of number as (rows, outputs) float32."""
         numbers = values.cast(pa.float64(), safe=False).to_numpy()  # NaN where a number is missing
         known = np.isfinite(numbers)
-        center, half = self.high / 2 + self.low / 2, self.high / 2 - self.low / 2  # halved first, since the whole may overflow
         with np.errstate(over="ignore"):  # what is too far for float32 becomes infinite, and `embed` refuses that by its row
-            scaled = (np.where(known, numbers, center) - center) / (half or math.inf)
+            scaled = (np.where(known, numbers, self.center) - self.center) / (self.half or math.inf)
             scaled = _bounded(scaled) if self.bounded else scaled
             return np.stack([scaled, ~known] if self.gaps else [scaled], axis=1).astype(np.float32)
 

@@ -21,6 +21,7 @@ from embedkit import (
     Export,
     FineTune,
     ImportEncoder,
+    LearnCategories,
     LoadImages,
     LoadTable,
     LoadTexts,
@@ -31,22 +32,27 @@ from embedkit import (
     berts,
     canaries,
     cut_encoder,
+    described,
     embed,
     export,
     exporting,
     fine_tune,
     import_encoder,
     layouts,
+    learn_categories,
     load_images,
     load_table,
     load_texts,
     make_control,
+    preprocessing,
     train_head,
 )
 from embedkit.artifacts import EncoderArtifact
 from embedkit.cli import main
 from embedkit.datasets import read_contents
 from embedkit.encoders import save_encoder
+from embedkit.entities import Network, TableTraining
+from embedkit.features import text_array
 from embedkit.graphs import GRAPHS
 from embedkit.stages import Draft, Facts, stage
 
@@ -386,12 +392,126 @@ def test_a_table_says_how_its_rows_become_numbers(root):
     encoder = make_control(load_table(root.parent / "goods.csv", LoadTable(label_type="class"), root=root), root=root)
     made = export(encoder, Export(format="saved-model"))
     said, columns = (json.loads((made / name).read_text()) for name in ("preprocessing.json", "columns.json"))
-    assert said["inputs"]["numbers"]["shape"] == ["rows", len(columns["outputs"])] and len(said["steps"]) == 4
-    low, high = (np.array([column[end] for column in columns["columns"]]) for end in ("low", "high"))
-    given = ((np.array([[12, 1]]) - (low + high) / 2) / ((high - low) / 2)).astype("float32")  # as the first step says
+    assert said["inputs"]["numbers"]["shape"] == ["rows", len(columns["outputs"])]
+    put = "put each column's numbers into its `input`, at its `at`, as the input's type"
+    assert [step.partition(":")[0] for step in said["steps"]] == ["numbers", put]
+    center, half = (np.array([column[name] for column in said["columns"]]) for name in ("center", "half"))
+    assert [(column["name"], column["low"], column["high"]) for column in said["columns"]] == [("size", 0, 26), ("kind", 0, 2)]
+    given = ((np.array([[12, 1]]) - center) / half).astype("float32")  # as the first step says
     assert in_tensorflow(made.path)({"numbers": given})["vectors"] == pytest.approx(
         Encoder.open(encoder).encode([{"size": 12, "kind": 1}]), abs=1e-6
     )
+
+
+GOODS = [
+    {"shop": f"shop {n % 5}", "size": None if n % 8 == 7 else 10 * n % 70, "day": f"2024-{n % 12 + 1:02d}-{n % 28 + 1:02d}"}
+    for n in range(120)
+]
+"""Rows whose shop decides the label; columns of each kind that an encoder knows."""
+LEARNED = LearnCategories(
+    folds=2,
+    roles=("shop=embedding", "size=number", "kind=one-hot"),
+    network=Network(hidden=(8,)),
+    training=TableTraining(batch_size=32, learning_rate=0.05, epochs=3, patience=None, preflight=False),
+)
+
+
+@pytest.fixture(scope="module")
+def shops(root):
+    """Vectors of a table by what was learned of its shops, for a label of words and one of numbers."""
+
+    def made(name, label):
+        rows = [row | {"kind": ("a", "b")[n % 2], "label": label(n % 5)} for n, row in enumerate(GOODS)]
+        (root.parent / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        table = load_table(root.parent / f"{name}.jsonl", root=root)
+        return embed(table, learn_categories(table, LEARNED))
+
+    return {"words": made("words", lambda shop: "high" if shop > 2 else "low"), "numbers": made("numbers", lambda shop: 1.5 * shop)}
+
+
+@pytest.fixture(scope="module")
+def shop_classifier(shops):
+    return train_head(shops["words"], HEAD)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_classifier_of_learned_categories_takes_is_described_truly(shop_classifier, format):
+    made = export(shop_classifier, Export(format=format))
+    said = json.loads((made / "preprocessing.json").read_text())
+    columns = {column["name"]: column for column in said["columns"]}
+    assert (said["unknown"], columns["shop"]["missing"], said["first"]) == (0, 0, 2)  # no row had none, so that is unknown too
+    assert said["vocabularies"] == [{"name": "shop", "values": [f"shop {n}" for n in range(5)]}]
+    assert columns["day"]["parts"]["month"] == list(range(1, 13)) and columns["kind"]["values"] == ["a", "b"]
+    assert said["inputs"]["values"]["holds"].startswith(
+        "places of a row's values in `vocabularies`: 0 for an unknown value, 1 for a missing one, 2 for the first value; each"
+    )
+    assert columns["size"]["bounded"] and columns["size"]["gaps"]
+    rows = [{"shop": "shop 3", "size": 77, "day": "2024-05-17", "kind": "b"}, dict.fromkeys(columns) | {"shop": "new"}]
+    numbers = np.zeros((2, *said["inputs"]["numbers"]["shape"][1:]), said["inputs"]["numbers"]["type"])
+    x = (77 - columns["size"]["center"]) / columns["size"]["half"]
+    beyond = 0.9 * (x - 1)
+    numbers[0, columns["size"]["at"]] = [0.9 + 0.1 * beyond / (0.1 + beyond), 0]
+    numbers[1, columns["size"]["at"]] = [0, 1]
+    numbers[0, columns["kind"]["at"]] = [0, 1]
+    days = [(part, value) for part, values in columns["day"]["parts"].items() for value in values]
+    for each in (("month", 5), ("day", 17), ("weekday", 4)):  # a Friday
+        numbers[0, columns["day"]["at"][days.index(each)]] = 1
+    found = RUNTIMES[format](made.path)({"numbers": numbers, "values": np.array([[5], [0]], said["inputs"]["values"]["type"])})
+    assert found["probabilities"] == pytest.approx(Classifier.open(shop_classifier).probabilities(rows), abs=1e-5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_of_numbers_predicted_from_learned_categories_input_and_output_have_two_names(shops, format):
+    regressor = train_head(shops["numbers"], HEAD)
+    made = export(regressor, Export(format=format))
+    said = json.loads((made / "preprocessing.json").read_text())
+    assert [*said["inputs"]] == ["numbers", "places"] and [*said["outputs"]] == ["values"]
+    assert [column["input"] for column in said["columns"] if column["kind"] == "embedded"] == ["places"]
+    assert said["outputs"]["values"]["holds"] == "one number for each row, in the label's unit"
+    rows = [row | {"kind": "a"} for row in GOODS[:20]]
+    found = [RUNTIMES[format](made.path)(inputs)["values"] for inputs in described.prepared(said, made.path, rows)]
+    assert np.concatenate(found)[:, 0] == pytest.approx(Classifier.open(regressor).probabilities(rows), abs=1e-4)
+
+
+def of(name, **changed):
+    """Says something else of a column."""
+    return lambda said: next(column for column in said["columns"] if column["name"] == name).update(changed)
+
+
+FALSE = {
+    "the first place": lambda said: said.update(first=1),
+    "the place of unknown values": lambda said: said.update(unknown=2),
+    "a vocabulary": lambda said: said["vocabularies"][0]["values"].reverse(),
+    "calendar parts": lambda said: said["columns"][2]["parts"]["weekday"].reverse(),
+    "a bound": of("size", half=3.0),
+    "whether it is bounded": of("size", bounded=False),
+    "the order of numbers": lambda said: said["columns"][1]["at"].reverse(),
+    "a one-hot value": of("kind", values=["b", "a"]),
+}
+
+
+@pytest.mark.parametrize("what", FALSE)
+def test_an_export_that_is_described_falsely_is_not_published(shops, what, monkeypatch, unpublished):
+    told = preprocessing.described
+
+    def falsely(*given, **named):
+        said = json.loads(json.dumps(told(*given, **named)))
+        FALSE[what](said)
+        return said
+
+    monkeypatch.setattr(preprocessing, "described", falsely)
+    encoder = shops["words"].inputs["encoder"]
+    with pytest.raises(UserError, match=r"opened by TensorFlow, gives other vectors than here \(lowest .*, so nothing was"):
+        export(encoder, Export(format="saved-model"))
+    assert not unpublished.exists()
+
+
+def test_numbers_stand_in_descriptions_as_they_stand_in_vocabularies():
+    odd = [0.0, -0.0, 7, 7.0, 0.1, -2.5, True, 1e-5, 1.5e-6]
+    odd += [9.9e-7, 1e-7, 999999999999999.9, 1e10 - 0.5, 1e10 + 0.5, 2.0**53, 1.5e17, 1e300]
+    numbers = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.random.default_rng(1).integers(-20, 20, 1000)
+    given = [*odd, *numbers.tolist(), "x", "", None, float("nan"), float("inf")]
+    assert [described.as_text(value) for value in given] == text_array(given).to_pylist()
 
 
 # Classifiers --------------------------------------------------------------------------------------------------------

@@ -284,10 +284,11 @@ def neighbours(
     if not (artifact / "columns.json").is_file():
         raise UserError(f"{artifact} is no encoder of a table; give one that `embedkit learn-categories` made")
     columns = Columns.model_validate_json((artifact / "columns.json").read_text(encoding="utf-8"))
-    names = [one.name for one in columns.embedded]
-    if column not in names:
-        raise not_among("embedded column", column, names)
-    path = next((artifact / "values").glob(f"{names.index(column):02d}-*.parquet"))
+    numbers = {one.name: f"{number:02d}-*.parquet" for number, one in enumerate(columns.embedded)}
+    paths = {name: path for name, pattern in numbers.items() for path in (artifact / "values").glob(pattern)}
+    if column not in paths:  # one that the encoder was cut before has no vectors there
+        raise not_among("embedded column", column, paths)
+    path = paths[column]
     table = pq.read_table(path)
     values, counts = table["value"].to_pylist(), table["count"].to_numpy()
     text = as_texts(pa.chunked_array([pa.array([value])]))[0].as_py()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedkit import engines, frameworks
+from embedkit import checkpoints, engines, frameworks
 
 FOLDER = "folds"
 NONE = -1
@@ -91,6 +91,21 @@ class Folds:
                         copy.get_layer(name).set_weights([stored[name]])
                 self._forward[fold] = engines.forward(copy)
             return self._forward[fold]
+
+
+def keep(folder: Path, model: Any, file: Callable[[str], Path]) -> None:
+    """Write the folds of an encoder for a part of its network: vectors of vocabularies that it no longer has are left out.
+
+    Args:
+        folder: of the encoder.
+        model: the part.
+        file: from the name of a file in an artifact to where it is written.
+    """
+    layers = {layer.name for layer in model.layers}
+    for path in sorted((folder / FOLDER).glob("fold-*.npz")):
+        with np.load(path, allow_pickle=False) as stored:
+            kept = {name: stored[name] for name in stored.files if name in layers}
+        checkpoints.save_arrays(file(f"{FOLDER}/{path.name}"), **kept)
 
 
 def _place(known: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:

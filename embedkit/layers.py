@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from embedkit import checkpoints, engines, networks
+from embedkit import checkpoints, crossfit, engines, networks
 from embedkit.artifacts import EncoderArtifact
 from embedkit.encoders import Encoder, encoder_folder, pool, save_encoder
+from embedkit.leaks import LEDGER
 from embedkit.networks import Network
+from embedkit.pipelines import TableFeed
 from embedkit.preparation import Prepared
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, is_kept, keep, stage
@@ -58,10 +61,13 @@ def _called(names: dict[str, str], settings: CutEncoder) -> str:
 def cut_encoder(out: Draft, encoder: EncoderArtifact, settings: CutEncoder = CutEncoder()) -> Facts:
     """Cut an encoder at an earlier layer, which makes it smaller and faster.
 
+    What an encoder learned from goes with it, and so do the networks that didn't see some of these rows, and the values of its
+    columns that still have vectors.
+
     Args:
         encoder: the encoder, or a fine-tuned classifier.
     """
-    encoder_folder(encoder)
+    folder = encoder_folder(encoder)
     if settings.layer is None:
         raise UserError(f"where to cut is not said; give a layer (`embedkit layers {encoder}` lists them)")
     loaded = Encoder.open(encoder)
@@ -74,8 +80,15 @@ def cut_encoder(out: Draft, encoder: EncoderArtifact, settings: CutEncoder = Cut
     named = {"layer": settings.layer, "pooling": pooling, "normalised": normalise, "dimension": int(model.output.shape[-1])}
     facts = loaded.facts.model_copy(update=named)
     details = save_encoder(out, model, facts, loaded.preprocessing)
-    if (encoder / "fitted.parquet").exists():
-        (out / "fitted.parquet").write_bytes((encoder / "fitted.parquet").read_bytes())
+    if (encoder / LEDGER).exists():
+        (out / LEDGER).write_bytes((encoder / LEDGER).read_bytes())
+        details |= {"fitted": pq.read_metadata(out / LEDGER).num_rows}
+    crossfit.keep(folder, model, out.__truediv__)
+    if isinstance(loaded.feed, TableFeed):
+        kept = {layer.name for layer in model.layers}
+        for number, column in enumerate(loaded.feed.all.embedded):
+            for path in (folder / "values").glob(f"{number:02d}-*.parquet") if f"vocabulary_{column.vocabulary}" in kept else ():
+                (out / f"values/{path.name}").write_bytes(path.read_bytes())
     return Facts(details=details)
 
 

@@ -15,6 +15,7 @@ from embedkit import (
     BuildIndex,
     Classifier,
     Compare,
+    CutEncoder,
     Encoder,
     FineTune,
     LearnCategories,
@@ -26,6 +27,7 @@ from embedkit import (
     UserError,
     build_index,
     compare,
+    cut_encoder,
     embed,
     fine_tune,
     learn_categories,
@@ -322,6 +324,22 @@ def test_rows_of_another_dataset_that_were_learned_from_are_known(table, encoder
     theirs = dict(zip(*(part.tolist() for part in read_vectors(vectors)), strict=True))
     assert [theirs[number] for number in ids.tolist()] == found.tolist()
     assert made.manifest.details["out_of_fold"] == 2
+
+
+@pytest.mark.parametrize("layer", ["columns", "vocabulary_1"])
+def test_an_encoder_that_is_cut_keeps_its_folds_and_what_it_learned_from(table, encoder, vectors, layer):
+    cut = cut_encoder(encoder, CutEncoder(layer=layer))
+    assert pq.read_table(cut / "fitted.parquet") == pq.read_table(encoder / "fitted.parquet")
+    assert cut.manifest.details["fitted"] == encoder.manifest.details["fitted"] == ROWS * 4 // 5
+    made, (_, whole) = embed(table, cut), read_vectors(vectors)
+    assert made.manifest.details["out_of_fold"] == ROWS * 3 // 5
+    kept = whole if layer == "columns" else whole[:, -6:]  # those of the stores
+    assert np.array_equal(read_vectors(made)[1], kept)
+    stores = neighbours(cut, "store_id", 1003)
+    assert stores == neighbours(encoder, "store_id", 1003)
+    if layer != "columns":
+        with pytest.raises(UserError, match="embedded column 'shop' is not known; there is store_id"):
+            neighbours(cut, "shop", "shop 00")
 
 
 def test_values_that_were_never_seen_share_the_vector_of_unknown_ones_and_are_counted(encoder, loaded, place):

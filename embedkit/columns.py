@@ -75,6 +75,10 @@ NEARLY = 0.8
 """Share of a column's values that are numbers, from which on it is said what the others are."""
 
 
+DECLARED = "as was declared"
+"""Why a column is what the user said of it."""
+
+
 class Column(NamedTuple):
     """What a column was taken for.
 
@@ -176,9 +180,8 @@ def study(
         for name, tally in tallies.items():
             if name not in declared:
                 _count(tally, [row.get(name) for row in chunk])
-    asked = "as was declared"
     return {
-        name: Column(declared[name].type, asked, declared[name].form) if name in declared else _decided(name, tally)
+        name: Column(declared[name].type, DECLARED, declared[name].form) if name in declared else _decided(name, tally)
         for name, tally in tallies.items()
     }
 
@@ -342,6 +345,12 @@ def _nearly(name: str, tally: _Tally) -> str:
 
 def _quoted(counts: Counter[str]) -> str:
     return listed(f"{word!r} ({count:,})" for word, count in counts.most_common())
+
+
+def called(name: str, names: Collection[str]) -> str | None:
+    """The column of this name, or the only one that differs from it in case; None where there is none."""
+    alike = [each for each in names if each.casefold() == name]
+    return name if name in names else alike[0] if len(alike) == 1 else None
 
 
 def is_missing(value: Any) -> bool:

@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from embedkit import columns, formats, images, labels, progress, splits
-from embedkit.artifacts import Artifact
+from embedkit import columns, declarations, formats, images, labels, loaded, progress, splits
+from embedkit.artifacts import Artifact, EncoderArtifact
+from embedkit.declarations import Declarations
 from embedkit.delimited import MOST_COLUMNS, too_wide
 from embedkit.folders import SPLITS
-from embedkit.readers import ReadFiles, Record, passed_over, read
+from embedkit.hubs import ClassName
+from embedkit.readers import ReadFiles, Record, late_columns, passed_over, read
 from embedkit.settings import Seeded, UserError, later, listed, not_among, short
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage, sync
@@ -103,6 +105,10 @@ class LoadTexts(LoadRows):
 
 class LoadTable(LoadRows):
     """How a table becomes a dataset."""
+
+    types: Declarations = later(())
+    """Types of columns, as NAME=TYPE, several with commas between: text, integer, number (`number:,` with a decimal comma),
+    boolean, time (`time:%d.%m.%Y`), or leave-out. Others are found from all rows. What isn't of a declared type is missing."""
 
 
 class Unreadable(Exception):
@@ -181,10 +187,11 @@ def load_texts(out: Draft, source: Source, settings: LoadTexts = LoadTexts()) ->
 
 
 @stage("table", revision=1, name="{source}")
-def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable()) -> Facts:
-    """Load a table from csv, tsv, jsonl or Parquet, a hub or builtin:symbols.
+def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable(), *, like: EncoderArtifact | None = None) -> Facts:
+    """Load a table from csv, tsv, XLSX, ODS, jsonl or Parquet, a hub or builtin:symbols.
 
     Args:
+        like: encoder of tables whose columns' types decide how these are read; `types` goes before it.
         source: a file (also with .gz), a folder of train/dev/test files, hf://NAME or builtin:symbols.
     """
     seen = _seen_columns(source, "table", settings)
@@ -192,14 +199,21 @@ def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable()) ->
     names = [name for name in seen if name not in roles]
     if not names:
         raise UserError(f"{source} has no column left beside {listed(map(str, roles - {None}))}; a table needs one at least")
-    types = out.decide("columns", lambda: columns.infer(_good(source, "table", settings), names, but=roles))
-    schema = pa.schema({name: columns.TYPES[kind] for name, kind in types.items()})
+    declared = declarations.of_encoder(like, names) if like else {}
+    declared |= declarations.declared(settings.types, names)
+    found = out.decide("types", lambda: columns.study(_good(source, "table", settings), names, roles, declared))
+    taken = {name: columns.Column(*one) for name, one in found.items()}
+    kept = {name: one for name, one in taken.items() if one.type != columns.LEFT_OUT}
+    if not kept:
+        why = "; ".join(f"{name!r} {one.why}" for name, one in taken.items())
+        raise UserError(f"{source} has no column left: {why}; a table needs one at least, and types says what columns are")
+    schema = pa.schema({name: columns.TYPES[one.type] for name, one in kept.items()})
 
     def prepare(record: Record) -> tuple[dict[str, Any], bytes]:
-        row = {name: record.columns.get(name) for name in types}
+        row = {name: record.columns.get(name) for name in kept}
         return row, "\x1f".join(f"{name}={value}" for name, value in row.items() if value is not None).encode(errors="replace")
 
-    return _load(out, source, "table", settings, seen, prepare, schema)
+    return _load(out, source, "table", settings, seen, prepare, schema, taken)
 
 
 def _good(source: Source, kind: str, settings: LoadRows) -> Iterator[dict[str, Any]]:
@@ -207,16 +221,17 @@ def _good(source: Source, kind: str, settings: LoadRows) -> Iterator[dict[str, A
 
 
 def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
-    """The columns of the first records, checked against those the settings name."""
+    """The columns of the first records, or of all where any may bring new ones, checked against those the settings name."""
     few = settings.files.model_copy(update={"limit": min(100, settings.files.limit or 100)})  # of each file or split
     rows = itertools.chain(
         (record.columns for record in read(source, kind, few)), itertools.islice(_good(source, kind, settings), 100)
     )
-    seen: list[str] = []
-    for row in rows:
-        seen = list(dict.fromkeys([*seen, *row]))
-        if len(seen) > MOST_COLUMNS:
-            raise too_wide(source.shown, len(seen))
+    known: dict[str, None] = {}
+    for row in _good(source, kind, settings) if late_columns(source, kind) else rows:
+        known |= dict.fromkeys(row)
+        if len(known) > MOST_COLUMNS:
+            raise too_wide(source.shown, len(known))
+    seen = list(known)
     source.check()
     if not seen:
         first = next((f" ({record.place}: {record.problem})" for record in read(source, kind, few) if record.problem), "")
@@ -238,25 +253,47 @@ def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
 
 
 def _label_column(settings: LoadRows, seen: list[str]) -> str | None:
-    return settings.label_column or ("label" if "label" in seen else None)
+    return settings.label_column or columns.called("label", seen)
 
 
 def _text_column(seen: list[str], settings: LoadTexts) -> str:
     roles = {_label_column(settings, seen), settings.key_column, settings.split_column, settings.group_column, settings.time_column}
     rest = [name for name in seen if name not in roles and name not in settings.neutral.columns]
-    if "text" in rest or len(rest) == 1:
-        return "text" if "text" in rest else rest[0]
+    if name := columns.called("text", rest) or (rest[0] if len(rest) == 1 else None):
+        return name
     raise UserError(f"which column holds the texts is not clear: there is {listed(seen)}; set text_column")
 
 
 Prepare = Callable[[Record], tuple[dict[str, Any], bytes]]
 
 
-def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[str], prepare: Prepare, schema: pa.Schema) -> Facts:
+def _load(
+    out: Draft,
+    source: Source,
+    kind: str,
+    settings: LoadRows,
+    seen: list[str],
+    prepare: Prepare,
+    schema: pa.Schema,
+    taken: dict[str, columns.Column] | None = None,
+) -> Facts:
+    """Write the contents part by part, and then what is known of each row.
+
+    Args:
+        out: the draft.
+        source: what is read.
+        kind: of the dataset.
+        settings: how.
+        seen: the source's columns.
+        prepare: from a record to its columns in the dataset and the bytes that identify its content.
+        schema: of these columns.
+        taken: what a table's columns were taken for.
+    """
+    taken, told = taken or {}, list[str]()
     label_column = _label_column(settings, seen)
     corrections = labels.read_corrections(settings.corrections) if settings.corrections else {}
     parts, consumed = [], 0
-    records = read(source, kind, settings.files)
+    records = read(source, kind, settings.files, told.append)
     with ThreadPoolExecutor(4) as pool, progress.bar(None, "records") as advance:
         mapped = pool.map if kind == "images" else map  # threads pay off where decoding dominates, and cost more than a text
         for number in itertools.count():
@@ -266,7 +303,7 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
             if done:
                 _skip(records, done["records"])
             else:
-                batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped)
+                batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped, taken)
                 done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first), light)
             consumed += done["records"]
             advance(done["records"])
@@ -280,7 +317,18 @@ def _load(out: Draft, source: Source, kind: str, settings: LoadRows, seen: list[
         first = next((f" ({place}: {reason})" for part in parts for place, reason in part["rejected"]), "")
         raise UserError(f"{source} has no readable row{first}; give one that has")
     passed = passed_over(source, kind, settings.files)
-    return _finish(out, source, settings, parts, consumed, label_column, schema, corrections, passed)
+    told += [one.note for one in taken.values() if one.note] + loaded.lost_values(parts, taken)
+    facts = _finish(out, source, settings, parts, consumed, label_column, schema, corrections, passed, told)
+    label = facts.details["label"] and f"label: {facts.details['label']['type']} ({facts.details.pop('label_why')})"
+    roles = loaded.roles(settings, kind, seen, label_column, schema, label, taken)
+    facts.details |= {"records": consumed, "taken_for": roles}
+    if taken:
+        facts.details["types"] = declarations.written(taken)
+    log.info(
+        "%s",
+        f"{consumed:,} records of {source.shown} gave {facts.rows:,} rows; " + "; ".join(f"{k}: {v}" for k, v in roles.items()),
+    )
+    return facts
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
@@ -316,6 +364,9 @@ class Batch:
     schema: pa.Schema
     light: Path
     mapped: Callable[..., Iterable[Any]]
+    taken: dict[str, columns.Column]
+    declared: bool = False
+    """Whether any label was that of a declared class."""
 
     def write(self, path: Path, first: int) -> dict[str, Any]:
         """Write the contents to `path` and what ids, splits and labels are made from beside the draft."""
@@ -335,14 +386,18 @@ class Batch:
                 size += len(content)
                 self._note(light, record, content, neutral, first + taken + offset)
             taken += len(chunk)
-        table = pa.table(
-            [columns.convert([row.get(field.name) for row in rows], field.type) for field in self.schema], schema=self.schema
-        )
+        lost: dict[str, list[str]] = {name: [] for name, one in self.taken.items() if one.why == columns.DECLARED}
+        table = pa.table([self._column(field, rows, lost) for field in self.schema], schema=self.schema)
         pq.write_table(table, path, compression="zstd")
         pq.write_table(pa.table(light, schema=_LIGHT), self.light, compression="zstd")
         sync(self.light)
         self.source.check()
-        return {"rows": len(rows), "records": taken, "rejected": rejected, "foreign": foreign, "last": last}
+        found = {"lost": {name: [len(values), values[0]] for name, values in lost.items() if values}, "declared": self.declared}
+        return {"rows": len(rows), "records": taken, "rejected": rejected, "foreign": foreign, "last": last, **found}
+
+    def _column(self, field: pa.Field, rows: list[dict[str, Any]], lost: dict[str, list[str]]) -> pa.Array:
+        one = self.taken.get(field.name)
+        return columns.convert([row.get(field.name) for row in rows], field.type, one and one.form, lost.get(field.name))
 
     def _prepared(self, record: Record) -> tuple[dict[str, Any], bytes, bool] | str:
         if record.problem:
@@ -364,6 +419,7 @@ class Batch:
         light["split"].append(None if split is None else str(split))
         light["neutral"].append(neutral)
         label = row.get(self.label_column) if self.label_column else None
+        self.declared |= isinstance(label, ClassName)
         is_mark = self.label_column == settings.neutral.column and labels.marked(label, settings.neutral)
         light["label"].append(None if is_mark else labels.written(label, settings))
         for role, column in (("key", settings.key_column), ("group", settings.group_column), ("time", settings.time_column)):
@@ -387,14 +443,17 @@ def _finish(
     schema: pa.Schema,
     corrections: dict[int, Any],
     passed: list[tuple[str, str]],
+    told: list[str],
 ) -> Facts:
     """All contents are written: give the rows their ids, labels and splits, and say what was found."""
     light = pa.concat_tables(pq.read_table(out.work / f"light-{number:05d}.parquet") for number in range(len(parts)))
     content = light["content"].to_numpy()
     ids = _ids(light, settings.key_column)
-    found, neutral, news = _labels(light, ids, corrections, label_column, settings)
+    declared = any(part.get("declared") for part in parts)
+    decided, neutral, news = _labels(light, ids, corrections, label_column, settings, declared)
+    found = decided and decided.labels
     drawn, notes = _splits(light, ids, content, found, settings)
-    notes += news
+    notes = [*told, *notes, *news]
     across, moved = splits.straddling(content, drawn)
     if settings.split == "group":
         moved = _whole_groups(light["group"].to_pylist(), content, moved)
@@ -405,6 +464,7 @@ def _finish(
         notes.append(f"{across.sum():,} rows have an equal in another split; {what}")
     if (drawn == 2).any() and not (final == 2).any():
         notes.append("no test row is left: each has an equal among the training or validation rows")
+    notes += loaded.unlike_splits(found, final) if found and label_column else []
     table = {"id": ids, "content": content, "position": light["position"].to_numpy()}
     table |= {"split": pa.DictionaryArray.from_arrays(final, list(splits.SPLITS))}
     if found:
@@ -435,6 +495,8 @@ def _finish(
         "duplicates_across_splits": int(across.sum()),
         "rejected": len(rejected),
     }
+    if decided:
+        details["label_why"] = decided.why
     if passed:
         details["passed_over"] = len(passed)
     if settings.neutral.columns:
@@ -447,24 +509,23 @@ def _finish(
 
 
 def _labels(
-    light: pa.Table, ids: np.ndarray, corrections: dict[int, Any], label_column: str | None, settings: LoadRows
-) -> tuple["labels.Labels | None", np.ndarray, list[str]]:
+    light: pa.Table, ids: np.ndarray, corrections: dict[int, Any], label_column: str | None, settings: LoadRows, declared: bool
+) -> tuple["labels.Decided | None", np.ndarray, list[str]]:
     """The labels after the corrections, which rows are neutral, and what should be said about them."""
     raw, neutral = light["label"].to_pylist(), light["neutral"].to_numpy()
     if not label_column and not corrections:
         return None, neutral, []
-    found = labels.decide(raw, settings)
+    found = labels.decide(raw, settings, declared)
     if not corrections:
-        return found, neutral, []
-    known = found.summary()
-    if found.kind == "number":  # one word among the corrections would otherwise make all of them classes
+        return found, neutral, found.notes
+    known = found.labels.summary()
+    if found.labels.kind == "number":  # one word among the corrections would otherwise make all of them classes
         settings = settings.model_copy(update={"label_type": "number"})
     raw, neutral = labels.correct(raw, neutral, ids, corrections, settings)
-    found = labels.decide(raw, settings)
-    new = [name for name in found.summary().get("classes", ()) if name not in known.get("classes", ())]
-    if new and known["labelled"]:
-        return found, neutral, [f"the corrections bring labels that no row had: {listed(new)}"]
-    return found, neutral, []
+    found = labels.decide(raw, settings, declared)
+    new = [name for name in found.labels.summary().get("classes", ()) if name not in known.get("classes", ())]
+    news = [f"the corrections bring labels that no row had: {listed(new)}"] if new and known["labelled"] else []
+    return found, neutral, [*found.notes, *news]
 
 
 def _ids(light: pa.Table, key_column: str | None) -> np.ndarray:

@@ -71,6 +71,11 @@ class Numbers(BaseModel):
         return "numbers"
 
     @property
+    def value_type(self) -> str:
+        """The type of `columns` that its values have in a file."""
+        return "number"
+
+    @property
     def outputs(self) -> list[str]:
         """What each output says."""
         return [self.name, f"{self.name} is missing"] if self.gaps else [self.name]
@@ -141,6 +146,11 @@ class Category(BaseModel):
         return {str: "texts", bool: "truth values", int: "whole numbers", float: "numbers"}[type(self.values[0])]
 
     @property
+    def value_type(self) -> str:
+        """The type of `columns` that its values have in a file."""
+        return {str: "word", bool: "truth", int: "whole", float: "number"}[type(self.values[0])]
+
+    @property
     def outputs(self) -> list[str]:
         """What each output says."""
         return [f"{self.name} is {value}" for value in self.values]
@@ -199,6 +209,11 @@ class Calendar(BaseModel):
     def takes(self) -> str:
         """What belongs here, in words."""
         return f"moments written as {self.format!r}" if self.format else "moments"
+
+    @property
+    def value_type(self) -> str:
+        """The type of `columns` that its values have in a file."""
+        return "moment"
 
     @property
     def outputs(self) -> list[str]:
@@ -389,6 +404,12 @@ class Columns(BaseModel):
         A file of texts says no types, so those of an embedded column are read as the values of its vocabulary were.
         """
         return read_as(values, self.vocabulary(column).kind) if isinstance(column, Embedded) else column.read(values)
+
+    def type_of(self, column: Plain | Embedded) -> tuple[str, str | None]:
+        """The type of `columns` that a file's values of a column have, and how they are written where that isn't plain."""
+        if isinstance(column, Embedded):
+            return self.vocabulary(column).kind, None
+        return column.value_type, column.format if isinstance(column, Calendar) else None
 
     def example(self, column: Plain | Embedded, place: float) -> Any:
         """A value of a column for each place from 0 up to 1, some of which no row had."""

@@ -15,6 +15,10 @@ from embedkit.settings import UserError, listed, not_among
 BYTES_AT_ONCE = 2**26
 
 
+class ClassName(str):
+    """A label that its source declares to be the name of a class, however it is written."""
+
+
 def content(scheme: str, name: str) -> str:
     """What a hub's name stands for now: a commit for Hugging Face, a versioned handle or package version elsewhere."""
     if scheme == "hf":
@@ -126,7 +130,7 @@ def _named(row: dict[str, Any], features: Any) -> dict[str, Any]:
     import datasets
 
     def name(label: datasets.ClassLabel, number: int | None) -> str | None:
-        return str(label.int2str(number)) if number is not None and number >= 0 else None
+        return ClassName(label.int2str(number)) if number is not None and number >= 0 else None
 
     for column, feature in features.items():
         inner = getattr(feature, "feature", None)

@@ -5,9 +5,12 @@ everywhere. A row without a label has none: it is left out of supervised trainin
 have one, but people don't agree on it: it is left out too, until a correction says what it is.
 """
 
+import ast
+import contextlib
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,13 +20,19 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from embedkit.artifacts import checksum
-from embedkit.columns import MISSING
+from embedkit.columns import LARGEST_EXACT, MISSING
 from embedkit.escaping import of_cell
 from embedkit.readers import ReadFiles, read
 from embedkit.settings import Settings, UserError, listed, short
 from embedkit.sources import Source
 
 MOST_WHOLE_NUMBERS = 100
+LONGEST_LIST = 10_000
+"""Characters of a list as Python writes it that is read; its parser takes memory by the depth."""
+NUMBER = re.compile(r"[+-]?([0-9][0-9_]*(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+CODED = re.compile(r"[+-]?0[0-9]|.*_|[0-9]+[eE][0-9]+$")
+NEVER_A_CLASS = frozenset(("nan", "NaN", "NAN", "null", "NULL", "Null", "<NA>", "<na>", "#N/A", "N/A", "n/a", "NaT", "(null)"))
+"""Words that programs write for "no label"; others, such as NA and none, may name a class."""
 PINNED = re.compile(r"(.+)#sha256=([0-9a-f]{64})", re.DOTALL)
 
 
@@ -56,14 +65,21 @@ class Neutral(Settings):
 
 
 def written(value: Any, settings: Any) -> str | None:
-    """A raw label as JSON text, None where it means "no label"."""
+    """A raw label as JSON text, None where it means "no label". Spaces around a text are none of it, and accents are one way."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")
+    value = _trimmed(value)
     if _missing(value) or {str(value), _name(value)} & set(settings.unlabelled):
         return None
     if isinstance(value, str) and settings.label_separator:
         value = [part.strip() for part in value.split(settings.label_separator) if part.strip()]
     if isinstance(value, list):
-        value = [part for part in value if not _missing(part)]
+        value = [part for part in map(_trimmed, value) if not _missing(part)]
     return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _trimmed(value: Any) -> Any:
+    return unicodedata.normalize("NFC", value.strip()) if isinstance(value, str) else value
 
 
 def _missing(value: Any) -> bool:
@@ -125,12 +141,16 @@ def agreement(votes: Any, separator: str = ",") -> float | None:
 
 
 def _listed(value: Any) -> Any:
-    """A JSON text of a list as that list, anything else as it is."""
+    """A text of a list, in JSON or as Python writes it, as that list; anything else as it is."""
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            pass
+        if len(value) <= LONGEST_LIST:
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                found = ast.literal_eval(value.strip())
+                return found if isinstance(found, list) else value
     return value
 
 
@@ -180,46 +200,175 @@ def ordered(names: Any) -> list[str]:
 
 
 def _number(value: Any) -> float | None:
+    """A finite number, or a text of one, None for anything else; digits that are a code are no number.
+
+    What isn't plain as a program writes numbers names something: leading zeros, underscores, exponents of whole digits, more digits
+    than a number keeps.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and (not NUMBER.fullmatch(value) or _is_code(value))):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and (isinstance(value, float) or abs(number) <= LARGEST_EXACT) else None
 
 
-def decide(raw: list[str | None], settings: Any) -> Labels:
+def _is_code(text: str) -> bool:
+    return CODED.match(text) is not None
+
+
+def decide(raw: list[str | None], settings: Any, declared: bool = False) -> "Decided":
     """What the labels of a whole dataset are.
 
     Args:
         raw: JSON texts as `written` makes them, one a row.
         settings: `label_type` says what they are; `auto` looks.
+        declared: whether the source says that they are classes.
 
     Raises:
-        UserError: when numbers were asked for and a label is none.
+        UserError: when numbers were asked for and a label is none, or lists can't be told.
     """
-    distinct = {text: json.loads(text) for text in dict.fromkeys(raw) if text is not None}
-    kind = settings.label_type if settings.label_type != "auto" else _kind(distinct)
+    counts = Counter(text for text in raw if text is not None)
+    distinct, notes = {text: json.loads(text) for text in counts}, list[str]()
+    if settings.label_type in ("auto", "classes"):
+        distinct = _lists_in_texts(distinct, notes)
+        distinct = _by_position(distinct, notes)
+    kind, why = (settings.label_type, "as was asked") if settings.label_type != "auto" else _kind(distinct, declared)
+    if kind in ("number", "class"):
+        for text in [text for text, value in distinct.items() if _says_none(value, kind)]:
+            if kind == "number" or settings.label_type == "auto":
+                notes.append(
+                    f"the label {distinct[text]!r} of {counts[text]:,} rows is taken as none; name it in unlabelled to say so"
+                )
+                del distinct[text]
+    values: dict[str, Any]
     if kind == "number":
-        wrong = [value for value in distinct.values() if _number(value) is None]
+        wrong = [value for value in distinct.values() if _as_number(value) is None]
         if wrong:
             raise UserError(f"the label {short(repr(wrong[0]))} is no number; set label_type to class, or name it in unlabelled")
-        numbers = {text: float(value) for text, value in distinct.items()}
-        return Labels(kind, pa.array([None if text is None else numbers[text] for text in raw], pa.float64()))
-    if kind == "classes":
-        lists = {text: [_name(v) for v in (value if isinstance(value, list) else [value])] for text, value in distinct.items()}
-        return Labels(kind, pa.array([None if text is None else lists[text] for text in raw], pa.list_(pa.string())))
-    names = {text: _name(value) for text, value in distinct.items()}
-    return Labels(kind, pa.array([None if text is None else names[text] for text in raw], pa.string()))
+        values, of = {text: _as_number(value) for text, value in distinct.items()}, pa.float64()
+    elif kind == "classes":
+        values = {text: [_name(v) for v in (value if isinstance(value, list) else [value])] for text, value in distinct.items()}
+        of = pa.list_(pa.string())
+    else:
+        values, of = _names(distinct, declared), pa.string()
+        notes += _alike(values, counts)
+    array = pa.array([None if text is None else values.get(text) for text in raw], of)
+    return Decided(Labels(kind, array), why, notes)
 
 
-def _kind(distinct: dict[str, Any]) -> str:
-    if any(isinstance(value, list) for value in distinct.values()):
-        return "classes"
-    numbers = [_number(value) for value in distinct.values() if not isinstance(value, bool)]
-    if len(numbers) < len(distinct) or None in numbers:
-        return "class"
+@dataclass
+class Decided:
+    """Labels, why they were taken so, and what a person should know."""
+
+    labels: Labels
+    why: str
+    notes: list[str]
+
+
+def _kind(distinct: dict[str, Any], declared: bool) -> tuple[str, str]:
+    values = list(distinct.values())
+    if any(isinstance(value, list) for value in values):
+        return "classes", "lists"
+    if declared:
+        return "class", "their source says that they are classes"
+    given = [value for value in values if not _says_none(value, "number")]
+    codes = [value for value in given if isinstance(value, str) and NUMBER.fullmatch(value) and _is_code(value)]
+    numbers = [_number(value) for value in given]
+    if codes and len(codes) + sum(number is not None for number in numbers) == len(given):
+        return "class", f"digits that are codes, such as {codes[0]!r}"
+    if None in numbers or not given:
+        return "class", "words"
     whole = all(number == int(number) for number in numbers if number is not None)
-    return "class" if whole and len(numbers) <= MOST_WHOLE_NUMBERS else "number"
+    different = len(set(numbers))
+    if whole and different <= MOST_WHOLE_NUMBERS:
+        return "class", f"{different} different whole numbers"
+    return (
+        "number",
+        f"{different:,} different {'whole numbers' if whole else 'numbers'}; set label_type to class where they name classes",
+    )
+
+
+def _as_number(value: Any) -> float | None:
+    """A number where numbers were asked for: codes are read as well."""
+    number = _number(value)
+    if number is None and isinstance(value, str | int) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _says_none(value: Any, kind: str) -> bool:
+    """Whether a word says that there is no label: any such word among numbers, among classes one that names nothing else."""
+    return isinstance(value, str) and value in (MISSING if kind == "number" else NEVER_A_CLASS)
+
+
+def _names(distinct: dict[str, Any], declared: bool) -> dict[str, str]:
+    """The name of each class; whole numbers have one, however they are written, where all labels are numbers."""
+    numbers = {text: _number(value) for text, value in distinct.items()}
+    if not declared and all(number is not None and number.is_integer() for number in numbers.values()):
+        return {text: str(int(number or 0)) for text, number in numbers.items()}
+    return {text: _name(value) for text, value in distinct.items()}
+
+
+def _alike(names: dict[str, str], counts: Counter[str]) -> list[str]:
+    """What to say of classes that differ in nothing but case or spaces, and of written ways that were taken for one."""
+    rows: Counter[str] = Counter()
+    for text, name in names.items():
+        rows[name] += counts[text]
+    forms: dict[str, list[str]] = {}
+    for name in rows:
+        forms.setdefault(" ".join(name.casefold().replace("_", " ").replace("-", " ").split()), []).append(name)
+    alike = [group for group in forms.values() if len(group) > 1]
+    kept = [listed(f"{name!r} ({rows[name]:,})" for name in group) for group in alike[:3]]
+    notes = [f"classes that look alike are kept apart: {group}; fix the labels where they mean one" for group in kept]
+    absent = listed(f"{name!r} ({rows[name]:,})" for name in rows if name in MISSING)
+    notes += [f"{absent} is taken as a class; name it in unlabelled where it means that there is none"] if absent else []
+    ways: dict[str, list[str]] = {}
+    for text, name in names.items():
+        ways.setdefault(name, []).append(text)
+    for name, texts in [(name, texts) for name, texts in ways.items() if len(texts) > 1][:3]:
+        written = listed((f"{json.loads(text)!r} ({counts[text]:,})" for text in texts), " and ")
+        notes.append(f"labels written as {written} are one class, {name}")
+    return notes
+
+
+def _lists_in_texts(distinct: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Labels that are texts of lists, all of them, as lists."""
+    texts = [value for value in distinct.values() if value != ""]
+    if not texts or not all(isinstance(value, str) and value.startswith("[") and value.endswith("]") for value in texts):
+        return distinct
+    found = {text: _listed(value) for text, value in distinct.items()}
+    if not all(isinstance(value, list) for value in found.values()):
+        return distinct
+    notes.append(f"labels such as {short(texts[0])!r} are read as lists of classes")
+    return found
+
+
+def _by_position(distinct: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Lists of 0 and 1, all as long, as the classes whose places hold 1.
+
+    Raises:
+        UserError: when they hold shares.
+    """
+    lists = list(distinct.values())
+    if not lists or not all(isinstance(value, list) and len(value) > 1 for value in lists) or len(set(map(len, lists))) > 1:
+        return distinct
+    numbers = [_number(one) for value in lists for one in value]
+    if None in numbers or not all(0 <= (number or 0) <= 1 for number in numbers):
+        return distinct
+    if any(number not in (0, 1) for number in numbers):
+        advice = "give the class itself, or 0 and 1 for those that hold"
+        raise UserError(
+            f"the labels are lists of shares, such as {short(json.dumps(lists[0]))}, which are not learned from; {advice}"
+        )
+    positions = {text: [str(place) for place, one in enumerate(value) if _number(one)] for text, value in distinct.items()}
+    several = any(len(places) != 1 for places in positions.values())
+    notes.append(f"labels are lists of 0 and 1, so that {len(lists[0])} classes are known by their positions from 0")
+    return positions if several else {text: int(places[0]) for text, places in positions.items()}
 
 
 def _name(value: Any) -> str:

@@ -268,11 +268,17 @@ class TableFeed:
 
     def _of_table(self, rows: pa.Table) -> list[pa.ChunkedArray]:
         self._refuse_missing(rows.column_names)
-        found = [rows[column.name] for column in self.columns]
-        for column, values in zip(self.columns, found, strict=True):
-            if values.null_count < len(values) and not column.fits(PYTHON_TYPES.get(values.type, NoneType)):
-                raise _other_type(column, values.drop_null()[0].as_py())
-        return found
+        return [self._of_column(column, rows[column.name]) for column in self.columns]
+
+    def _of_column(self, column: Plain | Embedded, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """A column's values, read as the encoder's column has them where a file by itself was typed otherwise."""
+        if values.null_count == len(values) or column.fits(PYTHON_TYPES.get(values.type, NoneType)):
+            return values
+        given = values.to_pylist()
+        if column.belong(given):
+            return pa.chunked_array([self.all.read(column, given)])
+        wrong = next(value for value in given if not column.belong([value]))
+        raise _other_type(column, wrong, advice="load the table with its types (load_table, like)")
 
     def _of_dictionaries(self, rows: Sequence[Mapping[str, Any]], start: int) -> list[pa.ChunkedArray]:
         for number, row in enumerate(rows, start):
@@ -294,8 +300,12 @@ class TableFeed:
             raise UserError(f"there is no column {listed(map(repr, missing), ' and no ')}{where}; {advice}")
 
 
-def _other_type(column: Plain | Embedded, value: Any, where: str = "") -> UserError:
-    advice = "give what it held when the encoder was made, None where it is missing"
+def _other_type(
+    column: Plain | Embedded,
+    value: Any,
+    where: str = "",
+    advice: str = "give what it held when the encoder was made, None where it is missing",
+) -> UserError:
     return UserError(f"column {column.name!r} takes {column.takes}, but {value!r:.80} came{where}; {advice}")
 
 

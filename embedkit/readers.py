@@ -210,6 +210,13 @@ def _pictures(source: Source, settings: ReadFiles) -> Iterator[Record]:
         yield Record(name, split, columns)
 
 
+def late_columns(source: Source, kind: str) -> bool:
+    """Whether any record may bring columns that those before it didn't have: JSON has no header."""
+    if source.scheme != "path" or (kind == "images" and source.path.is_dir()):
+        return False
+    return any(suffix_of(path) in (".json", ".jsonl") for path, _ in shards(source, _links(source)).files)
+
+
 def passed_over(source: Source, kind: str, settings: ReadFiles) -> list[tuple[str, str]]:
     """What lies in a source's folder and is not read, by name, each with the reason; what matters most comes first."""
     if source.scheme != "path" or not source.path.is_dir():

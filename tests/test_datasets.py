@@ -97,6 +97,8 @@ def test_the_manifest_says_what_the_dataset_holds(write):
         "copies": 1,
         "duplicates_across_splits": 0,
         "rejected": 0,
+        "records": 3,
+        "taken_for": {"text": "text", "label": "label: class (1 different whole numbers)"},
     }
 
 
@@ -186,7 +188,7 @@ def test_an_empty_source_is_refused(write, name, data):
     ("name", "data", "settings", "reason"),
     [
         ("a.csv", "hi,1\nyo,2\n", {"column_names": ("text", "label", "more")}, "2 columns instead of 3"),
-        ("a.json", '[{"text": "hi"}]', {}, "not a JSON object but list"),
+        ("a.json", '["hi"]', {}, "not a JSON object but str"),
         ("a.txt", b"caf\xe9\n", {}, "not in the encoding utf-8"),
     ],
     ids=["csv", "json", "txt"],
@@ -419,8 +421,8 @@ def test_splits_of_a_source_without_any_are_refused(write):
 
 def test_files_named_after_splits_are_the_splits(write):
     for number, name in enumerate(("train", "dev", "test")):
-        folder = write(f"three/{name}.tsv", csv(20, "sentence\tlabel", f"{name} {{n}}\t{number}")).parent
-    dataset = load_texts(folder)
+        folder = write(f"three/{name}.tsv", csv(20, "sentence\tfold", f"{name} {{n}}\t{number}")).parent
+    dataset = load_texts(folder, LoadTexts(text_column="sentence"))
     assert dataset.manifest.notes == []
     by_text = dict(zip(contents(dataset), column(dataset, "split"), strict=True))
     assert by_text["dev 3"] == "validation" and by_text["test 3"] == "test" and by_text["train 3"] == "train"
@@ -1360,7 +1362,7 @@ def test_bike_sharing_is_split_by_its_dates():
     rows, counts, label = shared_counts(dataset)
     assert (rows, counts) == (17_379, {"train": 12_163, "validation": 1_728, "test": 3_488})
     assert label == {"type": "number", "labelled": 17_379, "lowest": 1.0, "highest": 977.0}
-    days = [datetime.strptime(day, "%m/%d/%y") for day in contents(dataset, "dteday")]
+    days = contents(dataset, "dteday")
     sides = column(dataset, "split")
     latest, earliest = (
         choose(day for day, side in zip(days, sides, strict=True) if (side == "test") == test)

@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from embedkit import labels
+from embedkit import hubs, labels
 from embedkit.datasets import LoadTexts
 from embedkit.settings import UserError
 
 
 def decide(*values, **settings):
     settings = LoadTexts(**settings)
-    return labels.decide([labels.written(value, settings) for value in values], settings)
+    return labels.decide([labels.written(value, settings) for value in values], settings).labels
 
 
 def array(*values, **settings):
@@ -87,7 +87,7 @@ def test_numbers_beside_words_are_classes():
     assert list(decide("b", "10", "9").summary()["classes"]) == ["10", "9", "b"]
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "Infinity"])
+@pytest.mark.parametrize("value", ["none", "inf", "-inf", "Infinity"])
 def test_words_that_python_would_read_as_numbers_are_words(value):
     assert array(value, "1") == ("class", [value, "1"])
 
@@ -176,3 +176,83 @@ def test_a_correction_behind_a_quote_is_what_a_spreadsheet_would_compute_and_oth
     assert found == {1: "=1+1", 2: "=1+1", 3: "'tis", 4: "'-1", 5: "\t1", 6: "-1", 7: "'"}
     (tmp_path / "c.jsonl").write_text(json.dumps({"id": 1, "label": "'=1"}) + "\n" + json.dumps({"id": 2, "label": ["'=1"]}) + "\n")
     assert labels.read_corrections(labels.pinned(str(tmp_path / "c.jsonl"))) == {1: "'=1", 2: ["'=1"]}
+
+
+def noted(*values, **settings):
+    settings = LoadTexts(**settings)
+    return labels.decide([labels.written(value, settings) for value in values], settings).notes
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        [f"{n:04d}" for n in range(150)],
+        [f"{n}_1" for n in range(150)],
+        [f"{n}E2" for n in range(150)],
+        [str(10**18 + n) for n in range(150)],
+        [10**18 + n for n in range(150)],
+    ],
+)
+def test_digits_that_name_things_are_classes_however_many(codes):
+    found = decide(*codes)
+    assert found.kind == "class" and len(found.summary()["classes"]) == 150
+
+
+def test_numbers_as_programs_write_them_are_numbers():
+    values = ["1e-05", "1.50E+02", "-3", "2.", ".5", *map(str, range(150))]
+    assert decide(*values).kind == "number" and decide(*values).array.to_pylist()[:2] == [1e-05, 150.0]
+
+
+def test_declared_classes_are_classes_however_they_are_called():
+    settings = LoadTexts()
+    raw = [labels.written(hubs.ClassName(n), settings) for n in range(1, 151)]
+    assert labels.decide(raw, settings).labels.kind == "number"
+    assert labels.decide(raw, settings, declared=True).labels.summary()["classes"]["101"] == 1
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "", "-", "#N/A", "?"])
+def test_words_for_no_label_among_numbers_are_none_and_are_counted(word):
+    values = [*(n + 0.5 for n in range(20)), word]
+    assert array(*values)[0] == "number" and array(*values)[1][-1] is None
+    note = f"the label {word!r} of 1 rows is taken as none; name it in unlabelled to say so"
+    assert noted(*values) == ([note] if word else [])
+
+
+def test_words_that_never_name_a_class_are_none_and_others_are_classes_with_a_note():
+    assert array("a", "b", "NaN", "NA") == ("class", ["a", "b", None, "NA"])
+    assert noted("a", "b", "NaN", "NA") == [
+        "the label 'NaN' of 1 rows is taken as none; name it in unlabelled to say so",
+        "'NA' (1) is taken as a class; name it in unlabelled where it means that there is none",
+    ]
+    assert array("a", "NA", unlabelled=("NA",))[1] == ["a", None]
+
+
+def test_labels_that_are_written_in_two_ways_are_one_class():
+    assert array("0", "1", "1.0", "0.0", 1) == ("class", ["0", "1", "1", "0", "1"])
+    assert noted("1", "1.0", "0") == ["labels written as '1' (1) and '1.0' (1) are one class, 1"]
+    assert array("pos ", "pos", " neg") == ("class", ["pos", "pos", "neg"])
+    assert array("caf\u00e9", "cafe\u0301")[1] == ["caf\u00e9", "caf\u00e9"]
+
+
+def test_classes_that_differ_in_case_are_kept_apart_with_a_note():
+    (note,) = noted("Pos", "pos", "pos", "neg")
+    assert note == "classes that look alike are kept apart: 'Pos' (1), 'pos' (2); fix the labels where they mean one"
+
+
+def test_lists_of_0_and_1_are_read_by_position():
+    assert array([1, 0, 0], [0, 1, 1], [0, 0, 0]) == ("classes", [["0"], ["1", "2"], []])
+    assert array([1, 0, 0], [0, 1, 0]) == ("class", ["0", "1"])  # each has one
+    assert array("[0, 1, 1]", "[1, 0, 0]") == ("classes", [["1", "2"], ["0"]])
+    assert noted([1, 0], [0, 1]) == ["labels are lists of 0 and 1, so that 2 classes are known by their positions from 0"]
+    assert array(["1", "0"], ["1"]) == ("classes", [["1", "0"], ["1"]])  # of unequal length: names
+
+
+def test_lists_of_shares_are_refused():
+    with pytest.raises(UserError, match=r"the labels are lists of shares, such as \[0\.7, 0\.3\], which are not learned"):
+        decide([0.7, 0.3], [1, 0])
+
+
+def test_texts_of_lists_are_lists():
+    assert array("['a', 'b']", '["a"]', "[]") == ("classes", [["a", "b"], ["a"], []])
+    assert array("[a", "[b]")[0] == "class"
+    assert array("[__import__('os')]", "[1]") == ("class", ["[__import__('os')]", "[1]"])

@@ -1,0 +1,249 @@
+"""Inputs that were once read wrongly, each as a kind: the file that showed it, and another of its kind."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import SHARED
+
+from embedkit import LoadTable, LoadTexts, embed, load_table, load_texts
+from embedkit.datasets import read_contents, read_rows
+from embedkit.readers import ReadFiles
+from embedkit.settings import UserError
+
+CASES = SHARED / "cases"
+
+
+def labels(dataset):
+    return dataset.manifest.details["label"]
+
+
+def values(dataset, name):
+    return read_contents(dataset, 0, dataset.manifest.rows)[name].to_pylist()
+
+
+def column(dataset, name):
+    return read_rows(dataset)[name].to_pylist()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a file of lines and load it as a table: `table(name, lines, **settings)`."""
+
+    def loaded(name, lines, **settings):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return load_table(tmp_path / name, LoadTable(**settings))
+
+    return loaded
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "where"), [("q1_unclosed.csv", "closes nowhere"), ("q2_pair.csv", "closes within a column in line 123")]
+)
+def test_stray_quotes_lose_no_row(name, where):
+    with pytest.raises(UserError, match=f"{name}: the quote .* opens in line 22 {where}.*files.quoted to false"):
+        load_texts(CASES / name)
+    assert load_texts(CASES / name, LoadTexts(files=ReadFiles(quoted=False))).manifest.rows == 200
+
+
+@pytest.mark.shared
+def test_labels_with_leading_zeros_are_classes():
+    assert len(labels(load_texts(CASES / "l6_zero.csv"))["classes"]) == 120
+
+
+@pytest.mark.shared
+def test_a_label_that_comes_late_in_json_lines_is_the_label():
+    dataset = load_table(CASES / "j2_late_label_table.jsonl")
+    assert list(dataset.manifest.details["columns"]) == ["x", "z"] and labels(dataset)["classes"] == {"neg": 40, "pos": 40}
+    assert load_table(CASES / "j2_late_label_table.jsonl", LoadTable(label_column="label")).manifest.details["label"] == labels(
+        dataset
+    )
+
+
+def test_a_text_column_that_comes_late_in_json_lines_is_found(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join('{"n": 1}\n' for _ in range(120)) + '{"n": 1, "body": "x"}\n' * 1000)
+    with pytest.raises(UserError, match="which column holds the texts is not clear: there is n, body"):
+        load_texts(tmp_path / "a.jsonl")
+    settings = LoadTexts(text_column="body", max_unreadable=0.5)
+    assert load_texts(tmp_path / "a.jsonl", settings).manifest.rows == 1000
+
+
+@pytest.mark.shared
+def test_shards_named_after_splits_are_all_read():
+    dataset = load_texts(CASES / "f1_shards")
+    splits = dataset.manifest.details["splits"]
+    assert splits["test"] == 60 and splits["train"] + splits["validation"] == 140
+
+
+@pytest.mark.shared
+def test_missing_numbers_as_labels_are_missing():
+    found = labels(load_table(CASES / "l1_na_number.csv", LoadTable(label_column="y")))
+    assert (found["type"], found["labelled"], found["lowest"], found["highest"]) == ("number", 290, 100.0, 608.3)
+
+
+@pytest.mark.shared
+def test_spaces_around_the_names_of_columns_are_none_of_them():
+    assert labels(load_texts(CASES / "l9_header.csv"))["classes"] == {"neg": 100, "pos": 100}
+
+
+@pytest.mark.shared
+def test_a_csv_file_with_tabs_has_two_columns():
+    dataset = load_texts(CASES / "d1_tab.csv")
+    assert dataset.manifest.rows == 200 and set(labels(dataset)["classes"]) == {"neg", "pos"}
+    assert "d1_tab.csv separates its columns by a tab" in dataset.manifest.notes
+
+
+@pytest.mark.shared
+def test_labels_that_look_alike_are_one_class_with_a_note():
+    floats, spaces = load_texts(CASES / "l4_float"), load_texts(CASES / "l3_space.csv")
+    assert len(labels(floats)["classes"]) == 2 and len(labels(spaces)["classes"]) == 2
+    assert any("labels written as " in note and "'1.0' (" in note for note in floats.manifest.notes)
+
+
+@pytest.mark.shared
+def test_test_rows_of_a_class_that_no_training_row_has_are_counted():
+    assert (
+        "20 of 60 test rows are of a class that no training row has: 'odd' (20)" in load_texts(CASES / "c1_newclass").manifest.notes
+    )
+
+
+@pytest.mark.shared
+def test_row_numbers_are_no_feature():
+    dataset = load_table(CASES / "i2_unnamed.csv")
+    assert list(dataset.manifest.details["columns"]) == ["x"]
+    assert any("column 'Unnamed: 0' numbers the rows" in note for note in dataset.manifest.notes)
+    assert "Unnamed: 0" in load_table(CASES / "i2_unnamed.csv", LoadTable(types=["Unnamed: 0=integer"])).manifest.details["columns"]
+
+
+@pytest.mark.shared
+def test_one_hot_labels_are_read_by_position():
+    found = labels(load_texts(CASES / "j7_onehot.jsonl"))
+    assert found["type"] == "classes" and set(found["classes"]) == {"0", "1", "2"}
+
+
+@pytest.mark.shared
+def test_huge_integers_stay_apart():
+    dataset = load_table(CASES / "h1_huge.csv")
+    assert dataset.manifest.details["columns"] == {"id20": "string"} and len(set(values(dataset, "id20"))) == 40
+
+
+@pytest.mark.shared
+def test_numbers_in_other_dress_are_numbers():
+    assert load_table(CASES / "n3_onebad.csv").manifest.details["columns"] == {"temp": "double"}
+    assert load_table(CASES / "n4_excelna.csv").manifest.details["columns"] == {"temp": "double", "hum": "int64"}
+
+
+@pytest.mark.shared
+def test_moments_with_an_offset_are_in_utc():
+    dataset = load_table(CASES / "t1_tz.csv")
+    assert dataset.manifest.details["columns"]["when"] == "timestamp[us]" and values(dataset, "when")[0] == datetime(
+        2023, 12, 31, 22
+    )
+
+
+@pytest.mark.shared
+def test_bytes_as_labels_are_texts():
+    assert set(labels(load_texts(CASES / "pq" / "bytes_label.parquet"))["classes"]) == {"x", "y"}
+
+
+@pytest.mark.shared
+def test_an_array_of_json_is_read():
+    assert load_texts(CASES / "j3_array.json").manifest.rows > 10
+
+
+@pytest.mark.shared
+def test_a_second_file_is_read_by_the_types_of_the_encoders_columns():
+    from embedkit import learn_categories, make_control
+
+    train = load_table(CASES / "s1_train.csv")
+    encoder = make_control(train)
+    new = load_table(CASES / "s1_new.csv")
+    assert new.manifest.details["columns"]["code"] == "int64"
+    like = load_table(CASES / "s1_new.csv", like=encoder)
+    assert like.manifest.details["columns"]["code"] == "string"
+    vectors = [pq.read_table(embed(dataset, encoder) / "part-00000.parquet")["vector"].to_pylist() for dataset in (new, like)]
+    assert vectors[0] == vectors[1] and np.ptp(np.array(vectors[0]), axis=0).max() > 0
+    assert learn_categories is not None
+
+
+def test_declared_types_go_before_what_is_found_and_what_does_not_fit_is_counted(table):
+    lines = ["code,amount,day,flag", *(f"{n},{n}.5,0{n}/02/2024,yes" for n in range(1, 9)), "9,abc,31/02/2024,maybe"]
+    types = ("code=text,amount=number", "day=time:%d/%m/%Y", "flag=boolean")
+    dataset = table("a.csv", lines, types=types)
+    assert dataset.manifest.details["columns"] == {"code": "string", "amount": "double", "day": "timestamp[us]", "flag": "bool"}
+    assert dataset.manifest.notes == [
+        "column 'amount': 1 value is no number and taken as missing, such as 'abc'",
+        "column 'day': 1 value is no time and taken as missing, such as '31/02/2024'",
+        "column 'flag': 1 value is no boolean and taken as missing, such as 'maybe'",
+    ]
+    assert values(dataset, "amount")[-1] is None and values(dataset, "day")[0] == datetime(2024, 2, 1)
+    assert dataset.manifest.details["types"] == ["code=text", "amount=number", "day=time:%d/%m/%Y", "flag=boolean"]
+
+
+@pytest.mark.parametrize(
+    ("types", "words"),
+    [
+        (["cod=text"], "column 'cod' is not known; did you mean 'code'"),
+        (["code=words"], "'code=words' declares no type; give NAME=TYPE, with one of text, integer, number"),
+        (["code=leave-out", "n=leave-out"], "has no column left: 'code' as was declared; 'n' as was declared"),
+    ],
+)
+def test_a_declaration_that_fits_nothing_is_refused(table, types, words):
+    with pytest.raises(ValueError, match=words):
+        table("a.csv", ["code,n,label", "1,2,a", "3,4,b"], types=types)
+
+
+def test_a_load_says_what_it_took_each_column_for(table):
+    lines = ["id,code,price,made,note,label", *(f'{n},0{n},"{n},5",{n}.3.2024,x y z {n},{"ab"[n % 2]}' for n in range(1, 13))]
+    dataset = table("a.csv", lines)
+    assert dataset.manifest.details["records"] == 12 and dataset.manifest.details["taken_for"] == {
+        "id": "leave-out (numbers the rows)",
+        "code": "text (digits that are codes, such as '01')",
+        "price": "number (numbers with a decimal comma)",
+        "made": "time (moments written as %d.%m.%Y)",
+        "note": "text (texts)",
+        "label": "label: class (words)",
+    }
+    assert dataset.manifest.details["types"] == ["id=leave-out", "code=text", "price=number:,", "made=time:%d.%m.%Y", "note=text"]
+
+
+def test_the_usual_names_of_columns_count_whatever_their_case(tmp_path):
+    (tmp_path / "a.csv").write_text("Text,Label,Title\n" + "".join(f"t{n},{n % 2},x\n" for n in range(20)))
+    dataset = load_texts(tmp_path / "a.csv")
+    assert labels(dataset)["type"] == "class"
+    assert dataset.manifest.details["taken_for"] == {
+        "Text": "text",
+        "Label": "label: class (2 different whole numbers)",
+        "Title": "passed over",
+    }
+
+
+def test_a_split_without_labels_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"t{n},{n % 2}\n" for n in range(20)))
+    (tmp_path / "test.csv").write_text("text\n" + "".join(f"u{n}\n" for n in range(20)))
+    (tmp_path / "sample.csv").write_text("text\nx\n")
+    dataset = load_texts(tmp_path)
+    assert "no test row has a label" in dataset.manifest.notes
+    assert any(
+        "1 in the folder passed over: sample.csv: neither its name nor its folder says a split" in n for n in dataset.manifest.notes
+    )
+
+
+def test_class_labels_that_a_parquet_file_declares_are_classes(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=[str(n) for n in range(1, 151)])}
+    )
+    made = datasets.Dataset.from_dict({"text": [f"t{n}" for n in range(150)], "label": list(range(150))}, features=features)
+    made.to_parquet(tmp_path / "a.parquet")
+    found = labels(load_texts(tmp_path / "a.parquet"))
+    assert found["type"] == "class" and len(found["classes"]) == 150
+
+
+def test_bytes_in_a_table_are_texts(tmp_path):
+    pq.write_table(pa.table({"code": [b"a", b"b"], "n": [1, 2]}), tmp_path / "a.parquet")
+    assert values(load_table(tmp_path / "a.parquet"), "code") == ["a", "b"]

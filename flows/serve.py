@@ -3,23 +3,24 @@
 For work pools instead of one machine: `prefect deploy flows.stages:embed -n NAME -p POOL`, and `prefect worker start --pool POOL`.
 """
 
+import asyncio
 import contextlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedkit import terminal
 from embedkit.artifacts import default_root
 from embedkit.settings import UserError
 from flows import borders
 from flows.lifetime import CHILD_OF
-from flows.server import Server, answers, serving
+from flows.server import answers, serving
 
 LAST_SECONDS = 20
 """How long runs have to stop when their server has died; then they are ended."""
+ENDED = "the Prefect server has ended, and the runs with it; start it and them again: they go on"
 
 
 def main(port: int, root: Path | None, allow: Sequence[str] = ()) -> None:
@@ -34,10 +35,7 @@ def main(port: int, root: Path | None, allow: Sequence[str] = ()) -> None:
         os.environ["EMBEDKIT_ARTIFACTS"] = str(root.absolute())
     default_root().mkdir(parents=True, exist_ok=True)
     allowed = borders.allow([default_root(), *(allow or [Path.cwd()])])
-    signal.signal(signal.SIGTERM, _interrupt)
-    died = threading.Event()
-    with _server(port, died) as opens:
-        from prefect import serve
+    with _server(port) as (opens, alive):
         from prefect.deployments.runner import EntrypointType  # pyright: ignore[reportPrivateImportUsage]
 
         from flows.batch_embed import batch_embed
@@ -50,35 +48,51 @@ def main(port: int, root: Path | None, allow: Sequence[str] = ()) -> None:
         print(f"serving {len(deployments)} flows, which may use {', '.join(allowed)}; open {opens}", file=sys.stderr)
         os.environ[CHILD_OF] = str(os.getpid())
         try:
-            serve(*deployments, limit=1, print_starting_message=False)
+            asyncio.run(_serve(deployments, alive))
+        except KeyboardInterrupt:
+            pass  # which is how serving ends
         finally:
             del os.environ[CHILD_OF]
-            if died.is_set():
-                raise UserError("the Prefect server has ended, and the runs with it; start it and them again: they go on")
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+async def _serve(deployments: Sequence[Any], alive: Callable[[], bool]) -> None:
+    """Run what the server orders until a signal comes; a server that has ended by itself is an error, not an interruption."""
+    from prefect.runner import Runner
+
+    async def run() -> None:
+        runner = Runner(limit=1)
+        for deployment in deployments:
+            await runner.aadd_deployment(deployment)
+        await runner.start()
+
+    running = asyncio.create_task(run())
+    while alive() and not running.done():
+        await asyncio.wait([running], timeout=1)
+    if alive():
+        return await running
+    running.cancel()
+    await asyncio.wait([running], timeout=LAST_SECONDS)
+    if not running.done():
+        terminal.tell(f"embedkit: {ENDED}")
+        os._exit(1)  # with which the runs end
+    raise UserError(ENDED) from (None if running.cancelled() else running.exception())
 
 
 @contextlib.contextmanager
-def _server(port: int, died: threading.Event) -> Iterator[str]:
-    """The server that is wanted, for as long as the block lasts; what to open in a browser."""
+def _server(port: int) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """The server that is wanted, for as long as the block lasts: what to open in a browser, and whether it runs, if it is ours."""
     if named := os.environ.get("PREFECT_API_URL"):
         if not answers(named):
             raise UserError(f"no Prefect server answers at {named} (PREFECT_API_URL); start it, or unset that to start one here")
         warn_if_open(named)
-        yield named.removesuffix("/api")
+        yield named.removesuffix("/api"), lambda: True
         return
     print("starting a Prefect server", file=sys.stderr)
     with serving(port) as server:
         os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"] = server.api, server.secret
-        stopped = threading.Event()
-        threading.Thread(target=_watch, args=(server, stopped, died), name="embedkit-server", daemon=True).start()
         try:
-            yield server.door
+            yield server.door, lambda: server.process.poll() is None
         finally:
-            stopped.set()
             del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
 
 
@@ -90,14 +104,3 @@ def warn_if_open(api: str) -> None:
             "PREFECT_SERVER_API_AUTH_STRING, or unset PREFECT_API_URL to start one that is closed",
             file=sys.stderr,
         )
-
-
-def _watch(server: Server, stopped: threading.Event, died: threading.Event) -> None:
-    """Stop serving when the server has ended by itself."""
-    server.process.wait()
-    if not stopped.is_set():
-        died.set()
-        os.kill(os.getpid(), signal.SIGINT)
-        if not stopped.wait(LAST_SECONDS):
-            print("embedkit: the Prefect server has ended, and the runs with it", file=sys.stderr)
-            os._exit(1)

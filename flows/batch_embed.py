@@ -40,7 +40,7 @@ from embedkit.stages import Draft, draft_name
 from embedkit.vectors import file_of
 from flows import borders
 from flows.lifetime import end_with_pool
-from flows.server import same_server
+from flows.server import same_server, settings_of_this_run
 from flows.steps import artifact_flow, step
 
 IN_VAIN = 3
@@ -129,7 +129,9 @@ def _runner(workers: Workers) -> TaskRunner[Any]:
     if workers.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=workers.count)
     if workers.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=workers.count, initializer=end_with_pool)
+        return ProcessPoolTaskRunner(
+            max_workers=workers.count, initializer=end_with_pool, subprocess_message_processor_factories=[settings_of_this_run()]
+        )
     if workers.runner == "ray" and not workers.address:
         raise UserError(
             "no Ray is started here, since one listens on every network of this machine; give the address of one that runs, such "

@@ -149,6 +149,26 @@ def same_server() -> Iterator[None]:
         yield
 
 
+def settings_of_this_run() -> Callable[[], Any]:
+    """What the thread that hands on events of worker processes is to do first: take this run's settings.
+
+    Prefect starts it with none, so that it would know of no server, and start one that outlives this process.
+
+    Returns:
+        for `ProcessPoolTaskRunner(subprocess_message_processor_factories=...)`; what it makes leaves messages as they are.
+    """
+    from prefect.context import SettingsContext
+
+    settings = SettingsContext.get()
+
+    def take() -> Any:
+        if settings is not None:
+            settings.model_copy().__enter__()  # until the thread ends
+        return lambda message_type, message_payload: (message_type, message_payload)
+
+    return take
+
+
 _keeping = threading.Lock()
 _own: list[Server] = []
 

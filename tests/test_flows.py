@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import threading
 
 import pytest
 
@@ -143,6 +144,28 @@ def test_without_a_server_the_parts_are_made_here(tiny_bert, tmp_path):
     embedkit.load_texts(tmp_path / "lines.txt", root=tmp_path)
     embedkit.import_encoder(tiny_bert, root=tmp_path)
     assert batch_embed.fn("texts/lines", "encoder/tiny-bert", root=str(tmp_path)).manifest.rows == 2
+
+
+def test_the_thread_that_hands_on_what_workers_say_knows_the_server_of_the_run_and_starts_none():
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.batch_embed import Workers, _runner
+
+    class Queue(list):
+        get = list.pop
+
+    def see(message_type, message_payload):
+        seen.append((threading.current_thread().name, PREFECT_API_URL.value(), message_payload))
+
+    seen = []
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        runner = _runner(Workers())
+    runner.subprocess_message_processor_factories += (lambda: see,)
+    runner._subprocess_message_queue = Queue(["__prefect_process_pool_message_queue_shutdown__", ("event", "a part is made")])
+    thread = threading.Thread(target=runner._forward_subprocess_messages, name="forwards")
+    thread.start()
+    thread.join()
+    assert seen == [("forwards", "http://127.0.0.1:1/api", "a part is made")]
 
 
 def test_an_address_is_for_a_cluster():

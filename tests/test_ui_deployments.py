@@ -30,7 +30,7 @@ RUNS = [
     ("load-texts", NEWS | {"name": "few", "settings": {"files": NAMED | {"limit": 240}}}, "texts/few"),
     (
         "load-table",
-        {"source": "builtin:symbols", "settings": {"files": {"limit": 600}}},
+        {"source": "builtin:symbols", "settings": {"label_column": "documented", "files": {"limit": 600}}},
         "table/symbols",
     ),
     ("import-encoder", {"source": str(SHARED / "models/all-MiniLM-L6-v2"), "name": "minilm"}, "encoder/minilm"),
@@ -192,6 +192,7 @@ def test_a_job_with_no_server_leaves_nothing_behind_whatever_of_it_is_killed(alo
         "nothing": [],
     }[whom]
     assert whom == "nothing" or len(found) == 1
+    assert not any("create_app" in command for command in marked(mark).values())  # a server that Prefect starts by itself
     for number in found:
         os.kill(number, signal.SIGKILL)
     text, _ = process.communicate(timeout=240)  # the pipe closes: nobody holds it

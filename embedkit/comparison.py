@@ -31,6 +31,7 @@ from embedkit.preparation import Prepared
 from embedkit.settings import Seeded, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.tasks import MAIN, Task
+from embedkit.trainer import decided
 from embedkit.tuning import FineTune, Tuner
 from embedkit.verdicts import ALL
 
@@ -133,9 +134,10 @@ def _bench(out: Draft, dataset: Artifact, encoder: Artifact, whole: Lesson, sett
     loaded = Encoder.open(encoder)
     places = np.sort(np.concatenate([whole.train, whole.validation, whole.test]))
     prepared = Prepared(dataset, loaded.feed, places, out.work)
-    tune = settings.fine_tune.model_copy(update={"seed": settings.seed})
+    tune = settings.fine_tune.model_copy(update={"seed": settings.seed, "training": decided(out, settings.fine_tune.training)})
+    head = settings.head.model_copy(update={"training": decided(out, settings.head.training)})
     task = replace(whole.task, decision=None)
-    return Bench(out.work, dataset, encoder, loaded, prepared, task, settings.head, tune, places)
+    return Bench(out.work, dataset, encoder, loaded, prepared, task, head, tune, places)
 
 
 def _lessons(whole: Lesson, content: np.ndarray, settings: Compare) -> dict[tuple[str, int], Lesson]:

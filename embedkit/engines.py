@@ -7,7 +7,6 @@ bfloat16. A way counts only where it gives the vectors that the encoder's canari
 
 import functools
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embedkit import canaries
+from embedkit import canaries, environment
 from embedkit.batches import pick
 from embedkit.frozen import NO_OPENVINO, Frozen, Inputs, openvino, openvino_is_installed, traced
 from embedkit.settings import UserError
@@ -239,11 +238,6 @@ def gpus() -> list[Any]:
     return tf.config.list_physical_devices("GPU")
 
 
-@functools.cache
 def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16."""
-    try:
-        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return False
-    return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & environment.flags())

@@ -21,6 +21,41 @@ PACKAGES = (
     *("numpy", "scikit-learn", "pillow", "prefect"),
 )
 
+COMPUTING = (
+    *("embedkit", "tensorflow", "keras", "keras-hub", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "faiss-cpu"),
+    *("pyarrow", "datasets", "pillow", "openvino", "nncf", "onnx", "onnxruntime", "tf2onnx", "ai-edge-litert"),
+)
+"""Packages whose version may decide a result, down to its last digits."""
+KERNELS = frozenset(("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16"))
+"""What a processor has, or not, by which libraries choose how they add up."""
+
+
+def computing(keras: bool) -> dict[str, str]:
+    """What decides the last digits of a result here, by name: versions, and kinds of processor and devices.
+
+    Args:
+        keras: whether TensorFlow computes, whose devices count then.
+    """
+    found = {name: version for name in COMPUTING if (version := package_version(name))}
+    found |= {"python": platform.python_version(), "processor": " ".join([platform.machine(), *sorted(KERNELS & flags())])}
+    return found | ({"device": _device(), "devices": _devices()} if keras else {})
+
+
+@functools.cache
+def flags() -> frozenset[str]:
+    """What the processor says that it has; nothing where that can't be asked."""
+    try:
+        line = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        line = None
+    return frozenset(line[1].split() if line else ())
+
+
+def _devices() -> str:
+    """How many devices there are to share a batch; TensorFlow is loaded."""
+    devices = sys.modules["tensorflow"].config.list_logical_devices
+    return str(len(devices("GPU") or devices("CPU")))
+
 
 def environment() -> dict[str, Any]:
     """The facts that a reader needs to make an artifact again; all values plain JSON."""

@@ -20,6 +20,7 @@ from embedkit.lessons import Lesson, assign, balance
 from embedkit.preparation import Prepared
 from embedkit.settings import UserError
 from embedkit.stages import Draft, Facts, is_kept, keep, stage
+from embedkit.trainer import decided, settled
 from embedkit.training import Progress, Trainer, fit
 from embedkit.tuning import SCALED_BY, FineTune, Tuner, head_of, training_of
 
@@ -130,7 +131,8 @@ def _number(frozen: int | str) -> int | str:
 def _gradually(out: Draft, tuner: Tuner, problem: Any, training: Any, total: int, settings: FineTune) -> Learned:
     """Free one piece of the network after the other, from the last on, as long as validation rows gain by it."""
     phases, whole, notes, kept = [], Progress(), [], total
-    training = training.model_copy(update={"epochs": -(-training.epochs // PHASES)})
+    asked = training.model_copy(update={"epochs": -(-training.epochs // PHASES)})
+    training = settled(out, asked)
     problem.keep_start = True
     trainer: Any = None
     for phase in range(1, PHASES + 1):
@@ -140,6 +142,7 @@ def _gradually(out: Draft, tuner: Tuner, problem: Any, training: Any, total: int
         if phase == 1:
             notes = check(out, trainer, settings.seed)
             training = trainer.settings
+            decided(out, asked)
         run = fit(trainer, settings.seed, out.work / f"checkpoints-{phase}")
         phases.append({"frozen": frozen, "epochs": run.epoch, "best_epoch": run.best_epoch, "start": run.start})
         if run.best_epoch:

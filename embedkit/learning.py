@@ -11,7 +11,7 @@ from typing import Any
 from embedkit import checks, reports
 from embedkit.schedules import DEFAULT_RATES, Training, course
 from embedkit.stages import Draft, write_json
-from embedkit.trainer import Problem, Trainer
+from embedkit.trainer import Problem, Trainer, decided, settled
 from embedkit.training import Progress, fit, monitored_in
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,9 @@ def learn(out: Draft, problem: Problem, settings: Training, seed: int) -> Learne
     Raises:
         UserError: when one batch can't be overfitted, or the loss is no longer finite.
     """
-    trainer = Trainer(problem, settings)
+    trainer = Trainer(problem, settled(out, settings))
     notes = check(out, trainer, seed)
+    decided(out, settings)
     with EventFile(out / "tensorboard") as events:
         run = fit(trainer, seed, out.work / "checkpoints", events.write)
         events.write(run)  # a run that was finished before has no epoch to report

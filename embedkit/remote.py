@@ -43,12 +43,12 @@ from embedkit.artifacts import (
     refuse_links,
     root_at,
 )
+from embedkit.environment import computing
 from embedkit.settings import UserError, not_among
-from embedkit.stages import Draft, sync
+from embedkit.stages import COMPUTED_BY, DECISIONS, Draft, sync
 
 CACHE = "EMBEDKIT_CACHE"
 """Environment variable: the folder in which copies of remote roots lie; by default `~/.cache/embedkit`."""
-DECISIONS = "decisions.json"
 UNFINISHED = ".unfinished"
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "memory": None, "file": None}
 """The stores that are spoken to, and what speaks to each. fsspec knows others, among them archives and web pages inside each
@@ -277,7 +277,13 @@ class Remote:
 
     def fetch_draft(self, id: str) -> None:
         """Copy what was finished of a job, and decided, into this machine's draft of it, so that the same call goes on there."""
-        self.fetch_work(id, self.root / DRAFTS / id)
+        here = self.root / DRAFTS / id
+        self.fetch_work(id, here)
+        if (here / "work" / DECISIONS).exists() and (other := Draft(here).computed_otherwise(computing(keras=True))):
+            shutil.rmtree(here)
+            raise UserError(
+                f"{self.address}/{DRAFTS}/{id} was begun with {other}; go on where that is so, or remove it there to start anew"
+            )
         for receipt in self._names(f"{DRAFTS}/{id}/work/receipts"):
             self.fetch_part(id, receipt.removesuffix(".json"))
 
@@ -298,21 +304,27 @@ class Remote:
         """Publish what was decided for a job, for those who make its parts.
 
         Raises:
-            UserError: when another run of the same call decided otherwise meanwhile.
+            UserError: when another run of the same call decided otherwise meanwhile, or computes by other versions.
         """
         work = self.root / DRAFTS / id / "work"
         for path in sorted(work.iterdir()):
-            if path.is_file() and path.name != DECISIONS and path.suffix != UNFINISHED:
+            if path.is_file() and path.name not in (DECISIONS, COMPUTED_BY) and path.suffix != UNFINISHED:
                 self._put(path, f"{DRAFTS}/{id}/work/{path.name}")
-        decided = (work / DECISIONS).read_bytes()
+        for name in (COMPUTED_BY, DECISIONS):
+            self._put_once(id, name, (work / name).read_bytes())
+
+    def _put_once(self, id: str, name: str, raw: bytes) -> None:
+        """Publish what all who work for a job go by, unless it is there."""
+        place = f"{DRAFTS}/{id}/work/{name}"
         with self._plainly():
             try:
-                self.store.pipe_file(self._inside(f"{DRAFTS}/{id}/work/{DECISIONS}"), decided, mode="create")
+                self.store.pipe_file(self._inside(place), raw, mode="create")
             except FileExistsError:
-                if self._read(f"{DRAFTS}/{id}/work/{DECISIONS}", LARGEST_MANIFEST) != decided:
+                if self._read(place, LARGEST_MANIFEST) != raw:
                     shutil.rmtree(self.root / DRAFTS / id)
+                    what = "another engine" if name == DECISIONS else "other versions"
                     raise UserError(
-                        "the same call began elsewhere at the same time, with another engine; make it again to go on with that one"
+                        f"the same call began elsewhere at the same time, with {what}; make it again to go on with that one"
                     ) from None
 
     def has_part(self, id: str, name: str) -> bool:

@@ -5,7 +5,8 @@ A stage is a function of artifacts (and sources), and one frozen Settings. `@sta
 1. The call has a fingerprint: stage, revision, settings as given, content of its inputs.
 2. The same call again returns the same artifact, as long as its files verify.
 3. An interrupted call goes on: its draft is kept under its fingerprint, with the parts and checkpoints that were finished.
-   What is found there is used where it has the checksum that it was finished with, and else made anew.
+   What is found there is used where it has the checksum that it was finished with, and else made anew; all of it is where it
+   was computed by other versions, or on another kind of processor, than the call has now.
 4. Two callers get one artifact: the second waits for the first.
 5. What can be seen is complete: files, then checksums, then the manifest, then one rename. What a call reads is not removed
    under its hands, and versions of one name have seconds of their own.
@@ -41,13 +42,15 @@ from pydantic import BaseModel
 
 from embedkit import artifacts, cards, progress
 from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, refuse_links, sha256
-from embedkit.environment import environment, peak_memory_bytes, reset_peak_memory
-from embedkit.settings import Settings, UserError
+from embedkit.environment import computing, environment, peak_memory_bytes, reset_peak_memory
+from embedkit.settings import Settings, UserError, listed
 from embedkit.sources import Source
 
 log = logging.getLogger(__name__)
 DECISIONS = "decisions.json"
 """In a draft's `work`: what `auto` came to."""
+COMPUTED_BY = "computed_by.json"
+"""In a draft's `work`: versions, processor and devices of the call that began it (`environment.computing`)."""
 
 
 class Facts(BaseModel):
@@ -141,13 +144,36 @@ class Draft:
             _write_sealed(self.work / DECISIONS, decisions | {name: choose()})
         return self.decisions[name]
 
+    def goes_on(self, computing: dict[str, str]) -> bool:
+        """Whether there is something to go on from; what was computed otherwise than it would be here is removed."""
+        path = self.work / COMPUTED_BY
+        begun = [path for path in (*self.work.iterdir(), *self.files.iterdir()) if path.name != COMPUTED_BY]
+        if begun and (other := self.computed_otherwise(computing)):
+            log.warning("%s was begun with %s; it starts anew: results of both don't belong into one artifact", self.folder, other)
+            for folder in (self.files, self.work):
+                shutil.rmtree(folder)
+                folder.mkdir()
+            begun = []
+        if not begun:
+            _write_sealed(path, computing)
+        return any(path.parent == self.work for path in begun)
+
+    def computed_otherwise(self, computing: dict[str, str]) -> str:
+        """In which ways the call that began this draft computed otherwise, in words; empty where it didn't."""
+        known = _unsealed(self.work / COMPUTED_BY)
+        if not isinstance(known, dict):
+            return "versions that aren't recorded"
+        names = sorted(name for name in known | computing if known.get(name) != computing.get(name))
+        return listed((f"{name} {known.get(name) or 'missing'}, now {computing.get(name) or 'missing'}" for name in names), "; ")
+
     @contextlib.contextmanager
     def kept_if_begun(self) -> Iterator[None]:
         """Remove the draft when the block fails before it wrote anything: there is nothing to go on from."""
         try:
             yield
         except BaseException:
-            if not any(path.is_file() and path != self.folder / INPUTS for path in self.folder.rglob("*")):
+            told = (self.folder / INPUTS, self.work / COMPUTED_BY)
+            if not any(path.is_file() and path not in told for path in self.folder.rglob("*")):
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
@@ -383,8 +409,9 @@ class Stage:
                     raise UserError(f"{gone} was removed while this call began; make it again, or give another")
                 for value in given:
                     value.check()
-                log.info("%s: %s", self.__name__, f"goes on in {folder}" if any(draft.work.iterdir()) else "starts")
                 with _seeded(getattr(settings, "seed", 0), self.keras), progress.of(self.__name__), _inside(draft):
+                    begun = draft.goes_on(computing(self.keras))
+                    log.info("%s: %s", self.__name__, f"goes on in {folder}" if begun else "starts")
                     more = {role: roles.get(role) for role in self.optional}
                     facts = self.body(draft, *(roles[role] for role in self.inputs), settings, **more)
             if self._fingerprint(roles, settings) != fingerprint or any(source.changed() for source in sources.values()):

@@ -17,6 +17,7 @@ from embedkit import checkpoints, frameworks
 from embedkit.batches import Batch, Rows
 from embedkit.schedules import Training
 from embedkit.settings import UserError, not_among
+from embedkit.stages import Draft
 
 Loss = Callable[[Any, Any], Any]
 Step = Callable[[Any, Any, Any, bool], Any]
@@ -322,11 +323,32 @@ def infinite(what: str, when: str, rows: Rows, batch: Batch, losses: np.ndarray,
 def _strategy(devices: str) -> Any:
     import tensorflow as tf
 
-    if devices == "all":
-        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        if len(found) > 1:
-            return tf.distribute.MirroredStrategy([device.name for device in found])
+    if devices == "all" and len(found := _devices()) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in found])
     return tf.distribute.get_strategy()
+
+
+def _devices() -> list[Any]:
+    """Those that can share a batch."""
+    import tensorflow as tf
+
+    return tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+
+
+def settled(out: Draft, settings: Training) -> Training:
+    """The settings with the number type that `auto` came to where the call began, or comes to here."""
+    known = {} if settings.precision != "auto" else {"precision": out.decisions.get("precision") or _precision("auto")}
+    return settings.model_copy(update=known)
+
+
+def decided(out: Draft, settings: Training) -> Training:
+    """The same, from here on for every call that resumes this one; and which devices share a batch, where all do."""
+    found = settled(out, settings)
+    if settings.precision == "auto":
+        out.decide("precision", lambda: found.precision)
+    if settings.devices == "all":  # where there are others, a draft isn't resumed
+        out.decide("devices", lambda: [device.name for device in _devices()])
+    return found
 
 
 def _precision(asked: str) -> str:

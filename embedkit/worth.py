@@ -32,6 +32,7 @@ from embedkit.roles import ASKED
 from embedkit.settings import UserError, not_among
 from embedkit.stages import Draft, Facts, stage, write_json
 from embedkit.tasks import MAIN, Task, as_counts, task_of
+from embedkit.trainer import decided
 from embedkit.verdicts import Judge, beats, points, shown
 
 NAMES = {"time": "by time", "group": "by group", "source": "given"}
@@ -83,7 +84,7 @@ def compare_categories(out: Draft, dataset: Table, settings: CompareCategories =
     if settings.target == "none":
         raise UserError("target none predicts nothing that could be compared; leave it out")
     rows = labelled_rows(dataset.check(), "compare on that")
-    bench = _Bench(dataset, rows, settings)
+    bench = _Bench(dataset, rows, settings.model_copy(update={"training": decided(out, settings.training)}))
     found = []
     for name, (pool, test) in bench.splits.items():
         refuse_leaks(dataset, rows.take(test))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedkit import UserError, canaries, engines, frameworks
+from embedkit import UserError, canaries, engines, environment, frameworks
 from embedkit.engines import Engine, Way
 
 frameworks.load_frameworks()
@@ -128,8 +128,9 @@ def test_what_this_machine_has_not_is_refused_with_what_it_has(machine, engine, 
 def test_a_processor_says_whether_it_multiplies_in_bfloat16(tmp_path, monkeypatch, text, has):
     if text is not None:
         (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.setattr(engines, "Path", lambda _: tmp_path / "cpuinfo")
-    assert engines.has_bfloat16.__wrapped__() is has
+    monkeypatch.setattr(environment, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(environment, "flags", environment.flags.__wrapped__)
+    assert engines.has_bfloat16() is has
 
 
 def test_the_cores_of_a_process_may_be_bounded(monkeypatch):

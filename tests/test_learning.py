@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedkit import Training, UserError, frameworks, learning
+from embedkit import Training, UserError, frameworks, learning, trainer
 from embedkit.learning import _longer, learn
 from embedkit.stages import Draft
 from embedkit.trainer import Problem
@@ -57,6 +57,16 @@ def test_a_run_leaves_its_history_its_pictures_and_its_curves(learned):
     for name in ("learning_curve.png", "learning_rate.png"):
         assert np.array(Image.open(out / name).convert("L")).std() > 10  # something is drawn
     assert out.decisions["preflight"]["untouched"]["line"].startswith("model, optimizer and random generators are as before")
+
+
+def test_the_number_type_and_the_devices_stay_as_a_call_began(tmp_path, monkeypatch):
+    settings, out = SETTINGS.model_copy(update={"devices": "all", "preflight": False}), Draft(tmp_path)
+    assert learn(out, problem(), settings, 0).details["precision"] == out.decisions["precision"] == "float32"
+    assert out.decisions["devices"] == ["/device:CPU:0"]
+    monkeypatch.setattr(trainer, "_precision", lambda asked: "bfloat16" if asked == "auto" else asked)  # as on a new GPU
+    assert learn(out, problem(), settings, 0).details["precision"] == "float32"  # resumed
+    anew = Draft(tmp_path / "anew")
+    assert learn(anew, problem(), settings, 0).details["precision"] == anew.decisions["precision"] == "bfloat16"
 
 
 def test_tensorboard_reads_the_history_from_the_event_file(learned):

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from embedkit import Embed, embed, import_encoder, load_texts
+from embedkit import Embed, embed, environment, import_encoder, load_texts
 from embedkit.artifacts import Artifact, File, Input, Manifest
 from embedkit.cli import main
 from embedkit.embedding import file_of
@@ -378,6 +378,7 @@ def test_a_job_that_another_machine_began_goes_on_with_its_parts(lines, bucket, 
     id = draft_name(embed.fingerprint("texts/lines", "encoder/tiny-bert", SETTINGS, root=remote.root))
     job = job_of(remote, id)
     draft = Draft(remote.root / ".drafts" / id)
+    assert not draft.goes_on(environment.computing(keras=True))
     draft.decide("engine", lambda: {"engine": "keras", "precision": "float32", "why": "chosen over there"})
     remote.send_work(id)
     for number in (1, 2):
@@ -431,14 +432,31 @@ def test_names_that_lead_out_of_a_draft_are_not_followed(bucket):
     assert [path.name for path in (remote.root / ".drafts/job/work").iterdir()] == ["good.json"]
 
 
+def begin(address, engine, computing):
+    """Begin a job, or go on with it, in the draft of this machine; and publish what was decided."""
+    draft = Draft(Remote(address).root / ".drafts/job")
+    draft.goes_on(computing)
+    draft.decide("engine", lambda: engine)
+    Remote(address).send_work("job")
+
+
+def test_a_job_that_was_begun_with_other_versions_is_neither_gone_on_with_nor_mixed(bucket, tmp_path, monkeypatch):
+    address, ours = f"s3://{bucket}", environment.computing(keras=True)
+    begin(address, "keras", ours | {"tensorflow": "1.0"})
+    another_machine(tmp_path, monkeypatch)
+    words = rf"{address}/\.drafts/job was begun with tensorflow 1\.0, now {ours['tensorflow']}; go on where that is so, or remove "
+    with pytest.raises(UserError, match=words + "it there to start anew"):
+        Remote(address).fetch_draft("job")
+    assert not (Remote(address).root / ".drafts/job").exists()
+    with pytest.raises(UserError, match="the same call began elsewhere at the same time, with other versions; make it again"):
+        begin(address, "keras", ours)
+
+
 def test_two_runs_that_decided_otherwise_are_not_mixed(bucket, tmp_path, monkeypatch):
     address = f"s3://{bucket}"
 
     def decided(engine):
-        draft = Draft(Remote(address).root / ".drafts/job")
-        draft.decide("engine", lambda: engine)
-        Remote(address).send_work("job")
-        return draft
+        begin(address, engine, environment.computing(keras=True))
 
     decided("keras")
     decided("keras")  # gone on with

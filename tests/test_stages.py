@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from pydantic import PositiveInt
 
-from embedkit import progress
+from embedkit import environment, progress
 from embedkit.artifacts import Artifact, Kinds, Metric, Texts, Vectors, default_root, list_artifacts, scan
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.sources import Source
@@ -623,6 +623,33 @@ def test_what_was_decided_is_not_decided_anew(leaves, monkeypatch):
     artifact = brew(leaves)
     assert artifact.manifest.decisions == {"leaf": "green"} and (artifact / "deep/label.txt").read_text().startswith("green ")
     assert brew(leaves, Brew(seed=1), name="other").manifest.decisions == {"leaf": "black"}
+
+
+def test_what_was_begun_with_other_versions_is_begun_anew_and_said(leaves, diary, told, monkeypatch):
+    killed_at(leaves, "part 3")
+    monkeypatch.setenv("LEAF", "black")
+    ours = environment.package_version
+    monkeypatch.setattr(environment, "package_version", lambda name: "99.1" if name == "numpy" else ours(name))
+    artifact = brew(leaves)
+    assert artifact.manifest.decisions == {"leaf": "black"}
+    assert diary()[-5:] == ["starts", "part 0", "part 1", "part 2", "part 3"]
+    words = rf"\S+ was begun with numpy {ours('numpy')}, now 99\.1; it starts anew: results of both don't belong into one artifact"
+    assert any(re.fullmatch(words, line) for line in told()) and "brew: starts" in told()
+    monkeypatch.setattr(environment, "package_version", ours)
+    assert brew(leaves) == artifact  # what is published is reused by whatever version
+
+
+@pytest.mark.parametrize("damage", ["flipped", "lost"])
+def test_what_was_begun_with_nobody_knows_which_versions_is_begun_anew(leaves, diary, root, told, damage):
+    killed_at(leaves, "part 3")
+    (path,) = (root / ".drafts").glob("*/work/computed_by.json")
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes().replace(b"numpy", b"nunpy"))
+    brew(leaves)
+    assert diary()[-4:] == ["part 0", "part 1", "part 2", "part 3"]
+    assert any("was begun with versions that aren't recorded; it starts anew" in line for line in told())
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "another", "lost"])

@@ -268,7 +268,13 @@ def choose_way(work: Work, settings: Embed, folder: Path) -> dict[str, Any]:
 
 
 def make_parts(job: Job, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> None:
-    """Make parts of a job in this process; one that is finished is left as it is."""
+    """Make parts of a job in this process; one that is finished is left as it is.
+
+    Raises:
+        UserError: when the job is over, as for a worker that was given up.
+    """
+    if not Path(job.draft).is_dir():
+        raise UserError(f"{job.draft} is gone, so what it was the draft of is published or was removed; make the same call again")
     out, work = Draft(Path(job.draft)), _opened(job.model_dump_json())
     for _ in _made(out, work, [number for number in numbers if out.finished(file_of(number)) is None], advance):
         pass

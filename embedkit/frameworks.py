@@ -6,6 +6,7 @@ import random
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,31 +14,62 @@ OWN_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"
 """Environment variable, read when TensorFlow starts, that gives each session threads of its own; without it all operations of a
 process share one pool, whose size is training's."""
 
+GREETING = rb"[IWE]0000 |WARNING: All log messages before absl"
+"""How lines begin that TensorFlow's libraries write to stderr whatever they were told."""
+
 
 def share_no_threads() -> None:
     """Ask TensorFlow, before it starts, to let sessions have threads of their own."""
     os.environ.setdefault(OWN_POOLS, "1")
 
 
+class _Hush:
+    """Where stderr goes while some threads hush it: file descriptor 2 is the process's, so they share one place."""
+
+    def __init__(self) -> None:
+        self.lock, self.patterns = threading.Lock(), list[bytes]()
+        self.inside = 0
+
+    def begin(self, pattern: bytes) -> None:
+        with self.lock:
+            if not self.inside:
+                sys.stderr.flush()
+                self.caught, self.patterns = tempfile.TemporaryFile(), [GREETING]  # noqa: SIM115  closed by the last to leave
+                self.kept = os.dup(2)
+                os.dup2(self.caught.fileno(), 2)
+            self.inside += 1
+            self.patterns += [pattern] if pattern else []
+
+    def end(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside:
+                return
+            os.dup2(self.kept, 2)
+            os.close(self.kept)
+            with self.caught:
+                self.caught.seek(0)
+                greeting = re.compile(b"|".join(self.patterns))
+                os.write(2, b"".join(line for line in self.caught if not greeting.match(line)))
+
+
+_hush = _Hush()
+
+
 @contextlib.contextmanager
 def hushed(more: bytes = b"") -> Iterator[None]:
     """Keep what TensorFlow's libraries announce off stderr, whatever its log level; other lines are passed on.
 
+    Where several threads do so at once, they are passed on when the last is done.
+
     Args:
         more: a pattern of how other lines begin that are kept off too.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            greeting = re.compile(b"|".join([rb"[IWE]0000 |WARNING: All log messages before absl", *([more] if more else [])]))
-            os.write(2, b"".join(line for line in caught if not greeting.match(line)))
+    _hush.begin(more)
+    try:
+        yield
+    finally:
+        _hush.end()
 
 
 def load_frameworks() -> None:
@@ -83,9 +115,23 @@ def random_states() -> list[Any]:
     return [_seed_generator().python_random.getstate(), None if behind is None else behind.state.numpy().tolist()]
 
 
+class _OfThread:
+    """A generator for the thread that made it; other threads draw from another, which nobody seeded.
+
+    Keras has one for all of a process, by default Python's own, so that a thread that only opens a network would change another's
+    first weights, and whatever else is drawn there.
+    """
+
+    def __init__(self, seed: int):
+        self.thread, self.own, self.others = threading.get_ident(), random.Random(seed), random.Random()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own if threading.get_ident() == self.thread else self.others, name)
+
+
 def start_drawing(seed: int) -> None:
-    """Let layers made from here on draw first weights that are a function of the seed."""
-    _seed_generator().python_random = random.Random(seed % 2**32)
+    """Let layers that this thread makes from here on draw first weights that are a function of the seed."""
+    _seed_generator().python_random = _OfThread(seed % 2**32)
 
 
 @contextlib.contextmanager

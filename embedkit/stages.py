@@ -7,7 +7,8 @@ A stage is a function of artifacts (and sources), and one frozen Settings. `@sta
 3. An interrupted call goes on: its draft is kept under its fingerprint, with the parts and checkpoints that were finished.
    What is found there is used where it has the checksum that it was finished with, and else made anew; all of it is where it
    was computed by other versions, or on another kind of processor, than the call has now.
-4. Two callers get one artifact: the second waits for the first.
+4. Two callers get one artifact: the second waits for the first. In one process one stage works at a time, whichever threads
+   call them, so that each gives what it gives alone.
 5. What can be seen is complete: files, then checksums, then the manifest, then one rename. What a call reads is not removed
    under its hands, and versions of one name have seconds of their own.
 6. Random generators start from `settings.seed`; time and peak memory are measured; progress goes to stderr.
@@ -27,6 +28,7 @@ import os
 import random
 import re
 import shutil
+import threading
 import time
 import typing
 import uuid
@@ -84,15 +86,29 @@ class Draft:
         self.root = folder.parent.parent
         self.files = folder / "files"
         self.work = folder / "work"
+        self.sealed = folder / "sealed"
         self.files.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
 
     def clear(self) -> "Draft":
         """Remove what an interrupted call was writing, and links, which no call makes; nobody else may be writing here."""
+        if self.sealed.is_dir():  # it was about to be published
+            shutil.rmtree(self.files)
+            os.rename(self.sealed, self.files)
         for path in [*self.folder.rglob("*")]:
             if path.is_symlink() or path.name.endswith(".unfinished"):
                 path.unlink()
         return self
+
+    def seal(self) -> Path:
+        """Take the artifact's files where nobody else finds them; what was being written there is removed. Returns the place.
+
+        Somebody may: a worker that took so long, or went so silent, that another made its part.
+        """
+        os.rename(self.files, self.sealed)
+        for path in [*self.sealed.rglob("*.unfinished")]:
+            path.unlink()
+        return self.sealed
 
     def __truediv__(self, name: str) -> Path:
         path = self.files / name
@@ -317,7 +333,8 @@ class Stage:
                 if made:
                     artifacts.forget_draft(base / DRAFTS / draft_name(fingerprint))
                 else:
-                    made = self._make(base, kind, fingerprint, name, roles, settings)
+                    with _one_at_a_time(self.__name__):
+                        made = self._make(base, kind, fingerprint, name, roles, settings)
                 if outer is None or outer.root != base or outer.use(base, [made]):  # or else it was pruned meanwhile
                     return made
 
@@ -389,7 +406,8 @@ class Stage:
         self, base: Path, kind: str, fingerprint: str, name: str, roles: "dict[str, Artifact | Source]", settings: Settings
     ) -> Artifact:
         folder = base / DRAFTS / draft_name(fingerprint)
-        refuse_links(base / kind, base / kind / name, base / DRAFTS, folder, folder / "files", folder / "work")
+        inside = (folder / inner for inner in ("files", "work", "sealed"))
+        refuse_links(base / kind, base / kind / name, base / DRAFTS, folder, *inside)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
@@ -503,6 +521,22 @@ def _alone(draft: Path, stage: str) -> Iterator[None]:
         artifacts.let_go(draft, lock)
 
 
+_bodies = threading.RLock()
+"""Held by the thread of this process in which a stage works: random generators and Keras's state are the process's. It is taken
+before the lock of any draft, so that no two threads wait for each other."""
+
+
+@contextlib.contextmanager
+def _one_at_a_time(stage: str) -> Iterator[None]:
+    if not _bodies.acquire(blocking=False):
+        log.info("%s: another thread is making something; waiting for it", stage)
+        _bodies.acquire()
+    try:
+        yield
+    finally:
+        _bodies.release()
+
+
 @contextlib.contextmanager
 def _seeded(seed: int, keras: bool) -> Iterator[None]:
     """Start all random generators from the seed, and give the caller's Python and numpy states back afterwards."""
@@ -552,15 +586,15 @@ def _readable_failures(base: Path) -> Iterator[None]:
 
 
 def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact]) -> Artifact:
-    """Files, then checksums, then the manifest, then one rename."""
+    """Files, then checksums, then the manifest, then one rename; nobody who still writes to the draft reaches what is hashed."""
     draft.clear()
     if manifest.kind in cards.KINDS:
         (draft / cards.CARD).write_text(cards.card(manifest, cards.lineage(inputs)), encoding="utf-8", newline="\n")
-    files = []
-    for path in sorted(path for path in draft.files.rglob("*") if path.is_file() and path != draft.files / "manifest.json"):
+    made, files = draft.seal(), []
+    for path in sorted(path for path in made.rglob("*") if path.is_file() and path != made / "manifest.json"):
         sync(path)
-        files.append(File(path=path.relative_to(draft.files).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
-    for inner in (path for path in draft.files.rglob("*") if path.is_dir()):
+        files.append(File(path=path.relative_to(made).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
+    for inner in (path for path in made.rglob("*") if path.is_dir()):
         sync(inner)
     folder = base / manifest.kind / manifest.name
     refuse_links(folder.parent, folder)
@@ -572,10 +606,10 @@ def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact
             now = max(now, newest + timedelta(seconds=1))
         version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
         finished = manifest.model_copy(update={"files": files, "version": version, "created": now.isoformat(timespec="seconds")})
-        (draft.files / "manifest.json").write_bytes(finished.sealed())
-        sync(draft.files / "manifest.json")
-        sync(draft.files)
-        os.rename(draft.files, folder / version)
+        (made / "manifest.json").write_bytes(finished.sealed())
+        sync(made / "manifest.json")
+        sync(made)
+        os.rename(made, folder / version)
         for outer in (folder, folder.parent, base):
             sync(outer)
     shutil.rmtree(draft.folder, ignore_errors=True)

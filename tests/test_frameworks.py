@@ -1,13 +1,19 @@
 """Frameworks: they start quietly, in the same state for the same seed, and give the user's own configuration back."""
 
+import json
 import os
 import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from embedkit import frameworks
+from embedkit.settings import Seeded
+from embedkit.sources import Source
+from embedkit.stages import Draft, Facts, stage
 
 frameworks.load_frameworks()
 
@@ -71,6 +77,61 @@ def test_an_error_while_loading_is_not_hushed(capfd):
         os.write(2, b"I0000 greeting\nwhy it failed\n")
         raise ImportError("no such thing")
     assert capfd.readouterr().err == "why it failed\n"
+
+
+def test_threads_that_hush_at_once_leave_stderr_as_it_was(capfd):
+    first, second = frameworks.hushed(), frameworks.hushed(b"INFO: ")
+    first.__enter__()
+    second.__enter__()
+    os.write(2, b"I0000 greeting\nINFO: talk\nof the first\n")
+    first.__exit__(None, None, None)
+    os.write(2, b"of the second\nE0000 greeting\n")
+    second.__exit__(None, None, None)
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "of the first\nof the second\nafter\n"
+
+
+class Grow(Seeded):
+    """How something grows."""
+
+
+@stage("plant", revision=1, keras=True)
+def grow(out: Draft, source: Source, settings: Grow = Grow()) -> Facts:
+    """Make a network layer by layer, slowly, and write down its names, weights and what else was drawn.
+
+    Args:
+        source: what it grows on.
+    """
+    tensor = vectors = keras.Input((4,))
+    for _ in range(6):
+        tensor = layers.Dropout(0.5)(layers.Dense(4)(tensor))
+        time.sleep(0.02)  # for others to come in between
+    model = keras.Model(vectors, tensor)
+    grown = [random.random(), float(np.random.random()), model(np.ones((2, 4)), training=True).numpy().tolist()]
+    grown += [[layer.name for layer in model.layers], [weight.tolist() for weight in model.get_weights()]]
+    (out / "grown.json").write_text(json.dumps([*grown, keras.config.floatx()]))
+    return Facts()
+
+
+def test_stages_in_several_threads_give_what_each_gives_alone(tmp_path):
+    (tmp_path / "soil.txt").write_text("soil")
+    alone = [grow(tmp_path / "soil.txt", Grow(seed=seed), root=tmp_path / "alone") for seed in range(4)]
+    expected = [(made / "grown.json").read_bytes() for made in alone]
+    ended = threading.Event()
+
+    def open_networks():
+        while not ended.is_set():
+            layers.Dense(3).build((None, 4))
+
+    opening = threading.Thread(target=open_networks)
+    opening.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda seed: grow(tmp_path / "soil.txt", Grow(seed=seed), root=tmp_path / "together"), range(4)))
+    finally:
+        ended.set()
+        opening.join()
+    assert [(one / "grown.json").read_bytes() for one in made] == expected
 
 
 def test_first_weights_are_a_function_of_the_seed_whatever_other_threads_draw_meanwhile():

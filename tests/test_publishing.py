@@ -4,6 +4,7 @@ The stage `note_down` needs no framework. A child process that runs this file do
 kill itself, when Python is about to do something on the disk (`AT`, an audit event and a part of its first path).
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,12 +14,16 @@ import time
 
 import pytest
 
-from embedkit import artifacts
+from embedkit import artifacts, stages
 from embedkit.artifacts import DRAFTS, Artifact, list_artifacts, prunable, prune, versions
 from embedkit.cli import main
 from embedkit.settings import Settings, UserError
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, _alone, stage
+
+
+def before_a_note(out):
+    """What a test puts here happens before a note is taken."""
 
 
 class Note(Settings):
@@ -35,6 +40,7 @@ def note_down(out: Draft, source: Source, settings: Note = Note()) -> Facts:
     Args:
         source: where it stands.
     """
+    before_a_note(out)
     out.part("note.txt", lambda path: path.write_text(settings.words) and None)
     return Facts()
 
@@ -253,6 +259,50 @@ def test_versions_of_one_name_have_seconds_of_their_own_whoever_publishes_at_onc
 
 
 # Links
+
+
+@pytest.mark.parametrize("began", ["before", "meanwhile"])
+def test_a_worker_that_was_given_up_does_not_write_into_what_is_published(source, root, monkeypatch, began):
+    hashed, begun, workers = threading.Event(), threading.Event(), []
+
+    def late(path):
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("w")) if began == "before" else None
+            begun.set()
+            hashed.wait(60)
+            (file or stack.enter_context(path.open("w"))).write("theirs")
+
+    def hand_out(out):
+        """Give a part to a worker, lose patience and make it here."""
+
+        def work():
+            with contextlib.suppress(FileNotFoundError):  # nobody looks after it any more
+                Draft(out.folder).part("note.txt", late)
+
+        workers.append(threading.Thread(target=work))
+        workers[0].start()
+        begun.wait(60)
+
+    def hash_slowly(path):
+        found = artifacts.sha256(path)
+        if path.name == "note.txt":
+            hashed.set()
+            workers[0].join(60)
+        return found
+
+    monkeypatch.setattr(stages, "sha256", hash_slowly)
+    monkeypatch.setitem(globals(), "before_a_note", hand_out)
+    made = note_down(source, Note(words="ours"))
+    assert not workers[0].is_alive() and made.problems() == [] and (made / "note.txt").read_text() == "ours"
+    assert left(root) == []
+
+
+def test_a_call_that_is_killed_when_its_files_were_taken_aside_goes_on_with_them(source, root):
+    killed("note", source, "sealed", at="os.rename sealed")
+    (draft,) = (root / DRAFTS).glob("*/")
+    assert (draft / "sealed/manifest.json").is_file()
+    made = note_down(source, Note(words="sealed"))
+    assert (made / "note.txt").read_text() == "sealed" and made.problems() == [] and left(root) == []
 
 
 @pytest.mark.parametrize("place", ["note", "note/paper", ".drafts", ".drafts/CALL", ".drafts/CALL/files", ".drafts/CALL/work"])

@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from embedkit import columns, declarations, formats, images, labels, loaded, progress, splits
+from embedkit import columns, declarations, formats, images, labels, loaded, pictures, progress, splits
 from embedkit.artifacts import Artifact, EncoderArtifact
 from embedkit.declarations import Declarations
 from embedkit.delimited import MOST_COLUMNS, too_wide
+from embedkit.fetching import Fetch
 from embedkit.folders import SPLITS
 from embedkit.hubs import ClassName
 from embedkit.readers import ReadFiles, Record, late_columns, passed_over, read
@@ -86,14 +87,31 @@ class LoadRows(Seeded):
         """Whether links that lead out of a source's folder are followed."""
         return self.files.follow_links
 
+    @property
+    def threads(self) -> int:
+        """How many records are prepared at a time, where that takes long."""
+        return 4
+
 
 class LoadImages(LoadRows):
     """How pictures become a dataset."""
 
-    image_column: str = "image"
-    """Column of a Parquet file or hub dataset that holds the encoded pictures."""
+    image_column: str = pictures.IMAGE_COLUMN
+    """Column of a file of rows, or of a hub's, that holds pictures: encoded, as paths below the file's folder, or as http(s)
+    addresses. Where none is called so, the only one whose values are paths or addresses of pictures."""
     max_pixels: Annotated[int, Field(gt=0, le=images.MAX_PIXELS)] = later(images.MAX_PIXELS)
     """Largest picture that is taken, in pixels; a larger one is set aside unopened. Decoding one takes 8 to 16 bytes a pixel."""
+    fetch: Fetch = later(Fetch())
+    """How pictures are fetched whose addresses rows name."""
+
+    @property
+    def threads(self) -> int:
+        """How many pictures are fetched and decoded at a time."""
+        return max(4, self.fetch.connections)
+
+    def extend(self, source: Source) -> None:
+        """Count the files that a file of rows names as a part of it."""
+        pictures.name_files(source, lambda: _good(source, "images", self), self.image_column)
 
 
 class LoadTexts(LoadRows):
@@ -121,26 +139,20 @@ class SetAside(str):
 
 @stage("images", revision=1, name="{source}")
 def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages()) -> Facts:
-    """Load pictures from a folder of class folders, a flat folder, a Parquet file, a hub or builtin:digits.
+    """Load pictures from a folder of class folders, a flat folder, a file that lists them or holds them, a hub or builtin:digits.
 
     Args:
-        source: a folder (class folders, with or without train/val/test above them), a Parquet file, hf://NAME or builtin:digits.
+        source: a folder of (class) folders; a file of rows that hold pictures, their paths or addresses; hf://NAME; builtin:digits.
     """
     seen = _seen_columns(source, "images", settings)
-    if settings.image_column not in seen:
-        raise not_among("image column", settings.image_column, seen, hint="set image_column")
-
-    ours = source.scheme == "path" and source.path.is_dir()  # a path that stands in a downloaded file is not to be followed
+    column = pictures.image_column(source, seen, settings.image_column, lambda: _good(source, "images", settings))
+    given = pictures.Pictures(source, column, settings.fetch, out.work / "fetched")
 
     def prepare(record: Record) -> tuple[dict[str, Any], bytes]:
-        image = record.columns.get(settings.image_column)
-        data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
         try:
-            data = source.read(Path(path)) if data is None and path and ours else data
-        except OSError as error:
-            raise Unreadable(f"can't be read ({error.strerror})") from error
-        if not isinstance(data, bytes):
-            raise Unreadable(f"column {settings.image_column!r} holds {type(image).__name__}, not an encoded picture")
+            data, path = given.read(record.columns.get(column))
+        except ValueError as error:
+            raise (error if isinstance(error, UserError) else Unreadable(str(error))) from error
         try:
             images.check(data, settings.max_pixels)
         except formats.Foreign as error:
@@ -152,7 +164,7 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
             raise UserError(f"{record.place} is too large for the memory there is ({error}); {advice}") from error
         return {"image": data, "path": record.columns.get("path") or path or record.place}, data
 
-    if ours and settings.label_type == "auto" and not settings.label_separator:
+    if given.own and settings.label_type == "auto" and not settings.label_separator:
         settings = settings.model_copy(update={"label_type": "class"})  # folders are classes, however they are numbered
     return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
 
@@ -294,7 +306,7 @@ def _load(
     corrections = labels.read_corrections(settings.corrections) if settings.corrections else {}
     parts, consumed = [], 0
     records = read(source, kind, settings.files, told.append)
-    with ThreadPoolExecutor(4) as pool, progress.bar(None, "records") as advance:
+    with ThreadPoolExecutor(settings.threads) as pool, progress.bar(None, "records") as advance:
         mapped = pool.map if kind == "images" else map  # threads pay off where decoding dominates, and cost more than a text
         for number in itertools.count():
             name = f"part-{number:05d}.parquet"

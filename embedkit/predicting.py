@@ -19,10 +19,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from embedkit import engines, weights
+from embedkit import engines, pictures, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.encoders import Encoder, embedder_of
+from embedkit.fetching import Fetch
 from embedkit.folders import PICTURES
+from embedkit.pipelines import ImageFeed
 from embedkit.readers import ReadFiles, Record, passed_over, read
 from embedkit.settings import Settings, UserError, listed, not_among
 from embedkit.shards import TABULAR
@@ -43,8 +45,11 @@ class Predict(Settings):
     default every row gets a label."""
     text_column: str | None = None
     """Column of a file that holds the texts; by default the one called `text`, or the only one beside `label`."""
-    image_column: str = "image"
-    """Column of a Parquet file or hub dataset that holds the encoded pictures."""
+    image_column: str = pictures.IMAGE_COLUMN
+    """Column of a file of rows, or of a hub's, that holds pictures: encoded, as paths below the file's folder, or as http(s)
+    addresses. Where none is called so, the only one whose values are paths or addresses of pictures."""
+    fetch: Fetch = Fetch()
+    """How pictures are fetched whose addresses rows name."""
     files: ReadFiles = ReadFiles()
     """How files of rows are read."""
 
@@ -231,12 +236,12 @@ Prepare = Callable[[list[Record]], tuple[list[Row], Any]]
 class Given:
     """Records that are read alike: those of one source, or texts that were given themselves.
 
-    `folder` says that paths in the records are files of the source's own; `itself` that a row is its own source.
+    `source` is where they come from; `itself` says that a row is its own source.
     """
 
     records: Iterator[Record]
     name: str
-    folder: bool = False
+    source: Source | None = None
     itself: bool = False
 
 
@@ -291,9 +296,9 @@ def _given(sources: Sequence[str | os.PathLike[str]], modality: str, settings: P
                 log.warning("%s: %s in the folder passed over: %s: %s", source.shown, f"{len(passed):,}", *passed[0])
             if modality == "images" and here and source.path.is_file() and _suffix(source.text) not in TABULAR:
                 picture = {"image": {"bytes": None, "path": str(source.path)}}
-                yield Given(iter([Record(source.text, columns=picture)]), source.text, folder=True, itself=True)
+                yield Given(iter([Record(source.text, columns=picture)]), source.text, source, itself=True)
             else:
-                yield Given(read(source, modality, settings.files), source.text, folder=here and source.path.is_dir())
+                yield Given(read(source, modality, settings.files), source.text, source)
 
 
 def _suffix(name: str) -> str:
@@ -409,22 +414,24 @@ def _text_column(source: str, seen: list[str]) -> str:
 
 
 def _preparing_images(classifier: Classifier, given: Given, seen: list[str], settings: Predict) -> Prepare:
-    column = "image" if given.folder else settings.image_column
-    if column not in seen:
-        raise not_among("image column", column, seen, hint="set image_column")
-    feed: Any = classifier.encoder.feed
+    source = given.source
+    assert source is not None
+    own = given.itself or (source.scheme == "path" and source.path.is_dir())
+
+    def rows() -> Iterator[dict[str, Any]]:
+        return (record.columns for record in read(source, "images", settings.files) if record.problem is None)
+
+    column = pictures.IMAGE_COLUMN if own else pictures.image_column(source, seen, settings.image_column, rows)
+    found, feed = pictures.Pictures(source, column, settings.fetch, itself=given.itself), classifier.encoder.feed
+    assert isinstance(feed, ImageFeed)
 
     def picture(record: Record) -> tuple[Row, np.ndarray | None]:
-        image: Any = record.columns.get(column)
-        data, path = (image.get("bytes"), image.get("path") or "") if isinstance(image, dict) else (image, "")
-        ours = given.folder and path  # a path that stands in a downloaded file is not to be followed
-        name = path if ours and not given.itself else record.place
+        value: Any = record.columns.get(column)
+        name = record.place if given.itself else pictures.named_in(value) or record.place
         try:
-            data = Path(path).read_bytes() if ours else data
-        except OSError as error:
-            return Row(name, f"can't be read ({error.strerror})"), None
-        if not isinstance(data, bytes):
-            return Row(name, f"column {column!r} holds {type(image).__name__}, not an encoded picture"), None
+            data, _ = found.read(value)
+        except ValueError as error:
+            return Row(name, str(error)), None
         try:
             return Row(name), feed.pixels(data)  # small from here on, however large it lies on the disk
         except UserError as error:
@@ -433,7 +440,7 @@ def _preparing_images(classifier: Classifier, given: Given, seen: list[str], set
             raise UserError(f"{name} is too large for the memory there is ({error}); give it more, or leave it out") from error
 
     def prepare(records: list[Record]) -> tuple[list[Row], list[np.ndarray]]:
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(max(4, settings.fetch.connections)) as pool:
             rows, pixels = zip(*pool.map(picture, records), strict=True)
         return list(rows), [each for each in pixels if each is not None]
 

@@ -77,6 +77,9 @@ class Settings(BaseModel):
         """Whether links that lead out of a source's folder are followed; None for a network's, which may be made of them."""
         return None
 
+    def extend(self, source: Any) -> None:
+        """Tell a source what else it is made of, as these settings read it."""
+
 
 class Seeded(Settings):
     """Settings of a stage that draws random numbers."""

@@ -17,6 +17,7 @@ import re
 import stat
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -41,6 +42,10 @@ class Source:
         follow_links: whether links that lead out of a folder are followed; None for a network, whose library follows all by
             itself, so that what can't be followed is neither told nor counted.
 
+    Attributes:
+        named: where a file names others, as a list of photos does, gives those that are read with it: by what they are called there
+            the file, or the reason why there is none.
+
     Raises:
         UserError: when the path is missing or unreadable, or the scheme unknown.
     """
@@ -57,6 +62,7 @@ class Source:
         if self.scheme == "path":
             self.path = _path(self.text)
         self.follow_links = follow_links
+        self.named: Callable[[], dict[str, Path | str]] | None = None
         self._known: dict[Path, tuple[State | None, str]] = {}
         self._proven: set[Path] = set()
         self._open: weakref.WeakSet[_Watched] = weakref.WeakSet()
@@ -91,7 +97,9 @@ class Source:
     def content(self) -> str:
         """SHA-256 of what decides the rows or the network: the files' names and bytes, or a hub's commit or version."""
         if self.scheme == "path":
-            files = self.files()
+            named = self.named() if self.named else {}
+            own = self.files()
+            files = [*own, *dict.fromkeys(path for path in named.values() if isinstance(path, Path))]
             states = [_state(path) for path in files]
             if any(state and time.time_ns() - state[3] < STEP * 1e9 for state in states):
                 time.sleep(STEP)  # so that whatever is written from here on has another time
@@ -99,8 +107,10 @@ class Source:
                 sums = list(pool.map(_sum, files))
             if not self._known:  # what a stage reads has to be what it was first known by
                 self._known = {path: (state, one) for path, state, one in zip(files, states, sums, strict=True)}
-            names = ["".join(self.path.suffixes[-2:])] if self.path.is_file() else [str(f.relative_to(self.path)) for f in files]
-            parts = [os.fsencode(name) + b"\0" + one.encode() for name, one in zip(names, sums, strict=True)]
+            names = ["".join(self.path.suffixes[-2:])] if self.path.is_file() else [str(f.relative_to(self.path)) for f in own]
+            parts = [os.fsencode(name) + b"\0" + one.encode() for name, one in zip(names, sums[: len(own)], strict=True)]
+            known = dict(zip(files, sums, strict=True))
+            parts += [_as_counted(text, known[found] if isinstance(found, Path) else found) for text, found in named.items()]
             parts += [f"{name}\0\0{reason}".encode() for name, reason in self.passed_over()]  # what is made tells of it
         elif self.scheme == "builtin":
             from embedkit import builtin
@@ -111,6 +121,10 @@ class Source:
 
             parts = [self.text.encode(), hubs.content(self.scheme, self.name).encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+    def counts(self, path: Path) -> bool:
+        """Whether a file is one of those that `content` knew, or would know."""
+        return not self._known or path in self._known
 
     def open(self, path: Path) -> BinaryIO:
         """One of the files, for reading bytes.
@@ -165,6 +179,10 @@ class Source:
         if self._known and path not in self._known:  # it came after the fingerprint
             raise self._unlike()
         return bool(self._known)
+
+
+def _as_counted(text: str, found: str) -> bytes:
+    return text.encode(errors="surrogatepass") + b"\0\0\0" + found.encode(errors="surrogatepass")
 
 
 class _Watched(io.RawIOBase):

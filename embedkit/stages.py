@@ -364,7 +364,9 @@ class Stage:
     def _open(self, role: str, value: Any, root: Path, settings: Settings) -> "Artifact | Source":
         annotation = (self.inputs | self.optional)[role]
         if annotation is Source:
-            return Source(value, settings.follows_links)
+            source = Source(value, settings.follows_links)
+            settings.extend(source)
+            return source
         artifact = Artifact.open(value, root)
         kinds = next((mark.names for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Kinds)), ())
         if kinds and artifact.manifest.kind not in kinds:

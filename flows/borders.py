@@ -70,9 +70,13 @@ def _outside(stage: Stage, given: Mapping[str, Any]) -> Iterator[Path | str]:
     files = getattr(settings, "files", None)
     if getattr(files, "follow_links", False):
         raise UserError("a run that is started here follows no links out of a folder (files.follow_links); name what they lead to")
+    if getattr(getattr(settings, "fetch", None), "private", False):
+        raise UserError("a run that is started here fetches from no private network (fetch.private); start it in a shell")
     for role, annotation in stage.inputs.items():
         if annotation is Source and role in given and not SCHEME.fullmatch(text := os.fspath(given[role])):
             yield text
+            if "image_column" in stage.Settings.model_fields and os.path.isfile(text):
+                yield os.path.dirname(os.path.abspath(text))  # a list of pictures may name any file there
             if not files:  # a network, whose library follows what it finds
                 yield from _links(text)
     if corrections := getattr(settings, "corrections", None):

@@ -430,6 +430,26 @@ def write_pictures(path, count=80, splits=("train", "train", "train", "validatio
     return path
 
 
+def write_list(path, rows):
+    """Rows, all with the same columns, as the file of rows that a path's suffix says."""
+    names, suffix = list(rows[0]), path.suffix
+    if suffix == ".xlsx":
+        import openpyxl
+
+        book = openpyxl.Workbook()
+        for line in [names, *(list(row.values()) for row in rows)]:
+            book.active.append(line)
+        book.save(path)
+    elif suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        between = "\t" if suffix == ".tsv" else ","
+        path.write_text("".join(between.join(map(str, line)) + "\n" for line in [names, *(row.values() for row in rows)]))
+    return path
+
+
 # Prefect
 
 

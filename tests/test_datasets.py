@@ -1014,8 +1014,8 @@ def test_an_image_column_without_pictures_is_set_aside(tmp_path):
     assert rejected(dataset)[0][1] == "column 'image' holds NoneType, not an encoded picture"
 
 
-def test_an_image_column_of_words_is_refused(write):
-    with pytest.raises(UserError, match="column 'image' holds str, not an encoded picture"):
+def test_a_list_whose_pictures_are_not_there_is_refused_with_the_first(write):
+    with pytest.raises(UserError, match=r"1 of the first 1 records .*: a\.csv line 2: there is no file 'a\.jpg' beside"):
         load_images(write("a.csv", "image,label\na.jpg,cat\n"))
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import re
+import shutil
 import tracemalloc
 from io import BytesIO
 
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import reseal
+from conftest import reseal, write_list
 from PIL import Image
 
 from embedkit import (
@@ -357,12 +358,32 @@ def test_pictures_lie_in_folders_with_and_without_classes_and_in_parquet(looking
         assert [one for _, one in found] == [one for _, one in flat]
 
 
-def test_a_path_that_stands_in_a_file_is_not_followed(looking, sides, tmp_path):
-    path = str(sides / "left" / "001.png")
-    good = {"bytes": (sides / "left" / "001.png").read_bytes(), "path": None}
-    pq.write_table(pa.table({"image": [{"bytes": None, "path": path}, good]}), tmp_path / "rows.parquet")
-    followed, read = [one for _, one in predict(looking, ["rows.parquet"])]
-    assert followed == "column 'image' holds dict, not an encoded picture" and isinstance(read, Prediction)
+def test_a_path_that_stands_in_a_file_leads_no_further_than_its_folder(looking, sides, tmp_path):
+    picture = (sides / "left" / "001.png").read_bytes()
+    (tmp_path / "inside.png").write_bytes(picture)
+    outside = {"bytes": None, "path": str(sides / "left" / "001.png")}
+    lines = [outside, {"bytes": None, "path": "inside.png"}, {"bytes": picture, "path": None}]
+    pq.write_table(pa.table({"image": lines}), tmp_path / "rows.parquet")
+    (name, refused), (_, beside), (_, read) = predict(looking, ["rows.parquet"])
+    assert name == outside["path"] and refused.endswith(
+        "leads out of the folder of rows.parquet; what does is read with files.follow_links"
+    )
+    assert isinstance(read, Prediction) and beside == read
+
+
+@pytest.mark.parametrize("name", ["photos.csv", "photos.xlsx", "photos.jsonl", "photos.parquet"])
+def test_a_list_of_pictures_is_a_source_whose_rows_are_called_as_it_calls_them(looking, sides, tmp_path, name):
+    shutil.copytree(sides, tmp_path / "sides")
+    paths = ["sides/left/001.png", "sides/right/000.png", "sides/none.png"]
+    write_list(tmp_path / name, [{"file": path, "note": "x"} for path in paths])
+    expected = [found for _, found in predict(looking, paths[:2])]
+    for settings in (Predict(), Predict(image_column="file")):
+        (one, first), (two, second), (three, missing) = predict(looking, [name], settings)
+        assert [one, two, three] == paths and [first.label, second.label] == [each.label for each in expected]
+        assert [first.probability, second.probability] == pytest.approx([each.probability for each in expected], abs=1e-6)
+        assert missing == f"there is no file 'sides/none.png' beside {name}"
+    with pytest.raises(UserError, match=r"image column 'files' is not known; did you mean 'file'"):
+        list(predict(looking, [name], Predict(image_column="files")))
 
 
 def test_a_table_is_read_from_jsonl_and_parquet_with_their_own_types(valued, tmp_path):

@@ -19,12 +19,12 @@ from pydantic import BaseModel, Field, PositiveInt
 from embedkit import checkpoints, entities, maps, metrics
 from embedkit.artifacts import Artifact, Metric, Table
 from embedkit.crossfit import NONE, file_of
-from embedkit.datasets import read_contents, read_rows
-from embedkit.encoders import facts_of_table, save_encoder
+from embedkit.datasets import given_away, read_contents, read_rows, with_near
+from embedkit.encoders import facts_of_table, save_encoder, seal_folds
 from embedkit.entities import Entities, Network, TableTraining, resolved
 from embedkit.features import MISSING, Columns, as_texts
 from embedkit.index import unit_length
-from embedkit.leaks import Copies, record_fitted, refuse_leaks
+from embedkit.leaks import Copies, record_fitted
 from embedkit.learning import Learned, learn
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
@@ -74,7 +74,7 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     """
     if settings.folds == 1:
         raise UserError("one fold leaves no other rows to learn from; give folds two at least, or 0 for none")
-    rows = read_rows(dataset)
+    rows = with_near(dataset, read_rows(dataset))
     lesson = _lesson(dataset, rows, settings)
     contents = read_contents(dataset, 0, len(rows))
     columns, found = fitted_columns(str(dataset), contents.take(lesson.train), settings)
@@ -89,7 +89,8 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     counts = _write_values(out, columns, contents.take(lesson.train), network.weights())
     maps.draw(columns, network.weights(), counts, out / "maps.png")
     said = [one.model_dump(exclude_none=True) for one in found]
-    notes = lesson.notes + learned.notes + ([f"left out: {reasons}"] if (reasons := left_out(found)) else [])
+    notes = lesson.notes + learned.notes + given_away(dataset, [one.name for one in found if one.role == "left out"])
+    notes += [f"left out: {reasons}"] if (reasons := left_out(found)) else []
     fold = np.full(len(rows), NONE, np.int8)
     if settings.folds and lesson.task is not None:
         fold[lesson.train] = entities.folds_of(lesson.ids[lesson.train], settings.folds, settings.seed)
@@ -102,6 +103,8 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
                 notes.append(misleading(column.name, gain))
     fitted = np.sort(np.concatenate([lesson.train, lesson.validation]))
     details |= {"fitted": record_fitted(out, rows.take(fitted), fold[fitted] if (fold != NONE).any() else None)}
+    if (fold != NONE).any():
+        details |= seal_folds(out)
     write_json(out / "columns_found.json", said)
     return Facts(
         rows=len(fitted),
@@ -163,8 +166,7 @@ def _measured(dataset: Artifact, rows: pa.Table, lesson: Given, network: Entitie
     test, case, task = lesson.test, network.case, lesson.task
     if not len(test):
         return {}, None
-    refuse_leaks(dataset, rows.take(test))
-    copies = Copies.among(rows["content"].to_numpy(), test, np.concatenate([lesson.train, lesson.validation]))
+    copies = Copies.of(rows, test, np.concatenate([lesson.train, lesson.validation])).beside(rows.take(test), dataset)
     test = test[copies.leading]
     inputs = entities.pick(case.inputs, test)
     if task is None:

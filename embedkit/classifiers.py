@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from embedkit import rebalancing
 from embedkit.artifacts import Artifact, Metric
-from embedkit.datasets import read_rows
+from embedkit.datasets import read_rows, with_near
 from embedkit.encoders import save_model
 from embedkit.leaks import record_fitted, with_lineage
 from embedkit.learning import Learned
@@ -30,7 +30,7 @@ WITHOUT_COPIES = "_without_copies"
 
 
 def labelled_rows(dataset: Artifact, advice: str) -> pa.Table:
-    """The rows of a dataset with labels.
+    """The rows of a dataset with labels, and what is known of near copies.
 
     Raises:
         UserError: when it has none.
@@ -38,7 +38,7 @@ def labelled_rows(dataset: Artifact, advice: str) -> pa.Table:
     rows = read_rows(dataset)
     if "label" not in rows.column_names:
         raise UserError(f"{dataset} has no labels; load it again with a label_column, then {advice}")
-    return rows
+    return with_near(dataset, rows)
 
 
 def decided_by(lesson: Lesson) -> Any:
@@ -145,7 +145,7 @@ def facts_of(
         metrics=found,
         verdict=with_lineage(verdict, *made_from),
         notes=lesson.notes + learned.notes,
-        details=details | {"fitted": fitted} | ({"copies": copies.count} if copies.count else {}),
+        details=details | {"fitted": fitted} | copies.details,
         timings=learned.timings,
     )
 

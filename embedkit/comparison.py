@@ -21,10 +21,11 @@ from embedkit.arms import RECIPES, Bench, Name, Trial, described, score, try_out
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.batches import training_stream
 from embedkit.classifiers import WITHOUT_COPIES, labelled_rows
+from embedkit.datasets import given_away
 from embedkit.embedding import called
 from embedkit.encoders import Encoder, encoder_folder
 from embedkit.findings import judged
-from embedkit.leaks import refuse_leaks, with_lineage
+from embedkit.leaks import with_lineage
 from embedkit.lessons import HELD_OUT_SHARE, Balance, Lesson, TrainHead, assign
 from embedkit.pages import write_report
 from embedkit.preparation import Prepared
@@ -71,7 +72,8 @@ class Compare(Seeded):
     predictions: PositiveInt = 10_000
     """Rows to predict that count to the cost of an arm, beside its training."""
     near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Cosine of the encoder's vectors from which on a test row counts as a near duplicate of a training row."""
+    """Cosine of the encoder's vectors from which on the page counts a test text or picture as one that looks like a training row.
+    That decides nothing: copies and near copies, which the verdict leaves out, are found in the rows themselves."""
     layers: tuple[str, ...] = ()
     """Layers of the encoder to look at as well, by name, or `auto` for all at which it can be cut; each with each pooling."""
     head: TrainHead = TrainHead()
@@ -95,8 +97,8 @@ def compare(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: Co
     _refuse_decided(settings)
     rows = labelled_rows(dataset.check(), "compare on that")
     whole = assign(str(dataset), rows, rows["id"].to_numpy(), np.empty((len(rows), 0)), settings.head)
-    for ancestor in (encoder, dataset):
-        refuse_leaks(ancestor, rows.take(whole.test))
+    whole.copies = whole.copies.beside(rows.take(whole.test), encoder, dataset)
+    whole.notes += given_away(dataset)
     bench = _bench(out, dataset, encoder, whole, settings)
     lessons = _lessons(whole, rows["content"].to_numpy(), settings)
     arms = _wanted(bench, settings)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from embedkit import autoencoder, roles
 from embedkit.artifacts import Artifact, Kinds
 from embedkit.autoencoder import ConvNet
-from embedkit.datasets import read_contents, read_rows
+from embedkit.datasets import read_contents, read_rows, with_near
 from embedkit.encoders import EncoderFacts, facts_of_table, save_encoder
 from embedkit.leaks import record_fitted
 from embedkit.preparation import load_pixels
@@ -61,14 +61,14 @@ def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeContro
     if control == "random":
         model = autoencoder.build(side, dimension, settings.network.channels)[1]
     else:
-        pixels = keras.Input((side, side, 3), name="pixels")                                 # (rows, side, side, 3), 0 to 255
+        pixels = keras.Input((side, side, 3), name="pixels")  # (rows, side, side, 3), 0 to 255
         codes: Any = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
         if control == "pca":
             rows, train = _training(dataset, "principal components need")
             loaded = load_pixels(dataset, side, side, out.work / "pixels.npy")
             average, components = autoencoder.principal_components(loaded, train, dimension, settings.seed)
             layer = keras.layers.Dense(len(components), name="components")
-            codes = layer(codes)                                                             # (rows, dimension)
+            codes = layer(codes)  # (rows, dimension)
             layer.set_weights([components.T, -components @ average])
             fitted = record_fitted(out, rows.take(train))
         model = keras.Model(pixels, codes, name="encoder")
@@ -95,7 +95,7 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
     reasons = roles.left_out(found)
     if not columns.columns:
         raise UserError(f"no column of {dataset} can be used: {reasons}; load a table with numbers, or with words that recur")
-    numbers = keras.Input((len(columns.outputs),), name="numbers")                           # (rows, dimension), near [-1, 1]
+    numbers = keras.Input((len(columns.outputs),), name="numbers")  # (rows, dimension), near [-1, 1]
     model = keras.Model(numbers, keras.layers.Identity(name="columns")(numbers), name="encoder")
     details = save_encoder(out, model, facts_of_table(columns, "columns"), columns.model_dump_json(indent=1) + "\n")
     fitted = record_fitted(out, rows.take(train))
@@ -104,7 +104,7 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
 
 def _training(dataset: Artifact, needing: str) -> tuple[pa.Table, np.ndarray]:
     """All rows of a dataset, and which of them are training rows."""
-    rows = read_rows(dataset)
+    rows = with_near(dataset, read_rows(dataset))
     train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
     if len(train) < 2:
         raise UserError(f"{dataset} has {len(train)} training rows; {needing} two at least")

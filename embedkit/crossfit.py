@@ -5,6 +5,7 @@ An encoder of a table that learned with labels has seen what its training rows a
 each row. `embed` gives such a row the vector of its fold, so that what is trained on vectors later isn't fooled by them.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,20 @@ NONE = -1
 def file_of(fold: int) -> str:
     """Where a fold's vectors lie in the artifact."""
     return f"{FOLDER}/fold-{fold}.npz"
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over the vectors of all folds and which rows are in which; empty where a folder has no folds."""
+    if not (folder / file_of(0)).is_file():
+        return ""
+    found, number = hashlib.sha256(), 0
+    while (path := folder / file_of(number)).is_file():
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+        number += 1
+    ledger = pq.read_table(folder / "fitted.parquet", columns=["id", "content", "fold"])
+    for name in ledger.column_names:
+        found.update(np.ascontiguousarray(ledger[name].to_numpy()).tobytes())
+    return found.hexdigest()
 
 
 class Known(NamedTuple):

@@ -1,16 +1,18 @@
 """Datasets: rows from any source, each with an id, a split, its content and perhaps a label.
 
 A dataset artifact holds `part-00000.parquet` and on (the contents, in source order) and `rows.parquet` (one line per row
-in the same order: `id`, `content` hash, `split`, `label`, `position` in the source, and whether it is `neutral`). Contents
-are copied into the artifact, pictures as their encoded bytes, so that what was trained on can't change afterwards. Records
-that could not be read are in `rejected.parquet` with their place and the reason.
+in the same order: `id`, `content` hash, `split`, `label`, `position` in the source, and whether it is `neutral`);
+`near.parquet` says which rows are near copies (`near`). Contents are copied into the artifact, pictures as their encoded
+bytes, so that what was trained on can't change afterwards. Records that could not be read are in `rejected.parquet` with their
+place and the reason.
 """
 
 import contextlib
+import functools
 import itertools
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, PositiveInt
 
-from embedkit import columns, declarations, formats, images, labels, loaded, pictures, progress, splits
+from embedkit import columns, declarations, formats, giveaway, images, labels, loaded, near, pictures, progress, splits
 from embedkit.artifacts import Artifact, EncoderArtifact
 from embedkit.declarations import Declarations
 from embedkit.delimited import MOST_COLUMNS, too_wide
@@ -36,6 +38,8 @@ from embedkit.stages import Draft, Facts, stage, sync
 
 log = logging.getLogger(__name__)
 BYTES_PER_PART = 64 * 2**20
+NOTEWORTHY = 0.02
+"""Share of the rows that may leave the test split, since they have equals elsewhere, before a note says so."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -64,7 +68,8 @@ class LoadRows(Seeded):
     split_column: str | None = None
     """Column that names each row's split."""
     group_column: str | None = None
-    """Column whose equal values stay on one side, such as a patient or a user; needs `split` group."""
+    """Column whose equal values stay on one side, such as a patient or a user, whatever the split: they are drawn together, and
+    where the source or a time has put them apart, they go to the earliest of train, validation, test."""
     time_column: str | None = None
     """Column whose latest values become the test rows; needs `split` time."""
     time_format: str | None = None
@@ -75,6 +80,9 @@ class LoadRows(Seeded):
     """Share of rows drawn for testing, where the source has neither test nor validation rows."""
     duplicates: Literal["move", "keep"] = "move"
     """What happens to equal rows in different splits: all to the earliest of train, validation, test; or left as they are."""
+    near_copies: Literal["keep", "move"] = later("keep")
+    """What happens to rows that differ from others in case, spaces, punctuation, encoding, size or the last digits only and are in
+    different splits: left as they are, since test rows among them are left out of what is said first; or moved like equal rows."""
     max_unreadable: Share = 0.1
     """Share of unreadable records above which the load stops."""
     rows_per_part: PositiveInt = 8192
@@ -255,8 +263,8 @@ def _seen_columns(source: Source, kind: str, settings: LoadRows) -> list[str]:
     for role, column in (named | {"votes": neutral.votes_column, "confidence": neutral.confidence_column}).items():
         if column is not None and column not in seen:
             raise not_among(f"{role} column", column, seen)
-    for split in ("group", "time"):
-        if (settings.split == split) != (getattr(settings, f"{split}_column") is not None):
+    for split, column in (("group", settings.group_column), ("time", settings.time_column)):
+        if (settings.split == split and column is None) or (settings.split != split == "time" and column is not None):
             raise UserError(f"split {split!r} and {split}_column belong together; give both or neither")
     for column, bound in (("votes_column", "min_agreement"), ("confidence_column", "min_confidence")):
         if (getattr(neutral, column) is None) != (getattr(neutral, bound) is None):
@@ -310,12 +318,13 @@ def _load(
         mapped = pool.map if kind == "images" else map  # threads pay off where decoding dominates, and cost more than a text
         for number in itertools.count():
             name = f"part-{number:05d}.parquet"
-            light = out.work / f"light-{number:05d}.parquet"
+            light = _light(out, number)
             done = out.finished(name, light)
             if done:
                 _skip(records, done["records"])
             else:
-                batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped, taken)
+                sketch = functools.partial(near.KINDS[kind].sketch, mapped=mapped)
+                batch = Batch(source, records, settings, label_column, prepare, schema, light, mapped, taken, sketch)
                 done = out.part(name, lambda path, batch=batch, first=consumed: batch.write(path, first), light)
             consumed += done["records"]
             advance(done["records"])
@@ -330,7 +339,7 @@ def _load(
         raise UserError(f"{source} has no readable row{first}; give one that has")
     passed = passed_over(source, kind, settings.files)
     told += [one.note for one in taken.values() if one.note] + loaded.lost_values(parts, taken)
-    facts = _finish(out, source, settings, parts, consumed, label_column, schema, corrections, passed, told)
+    facts = _finish(out, source, kind, settings, parts, consumed, label_column, schema, corrections, passed, told)
     label = facts.details["label"] and f"label: {facts.details['label']['type']} ({facts.details.pop('label_why')})"
     roles = loaded.roles(settings, kind, seen, label_column, schema, label, taken)
     facts.details |= {"records": consumed, "taken_for": roles}
@@ -341,6 +350,11 @@ def _load(
         f"{consumed:,} records of {source.shown} gave {facts.rows:,} rows; " + "; ".join(f"{k}: {v}" for k, v in roles.items()),
     )
     return facts
+
+
+def _light(out: Draft, number: int) -> Path:
+    """Where all of a part's rows but their contents lies beside the draft."""
+    return out.work / f"rows-{number:05d}.parquet"
 
 
 def _skip(records: Iterator[Record], count: int) -> None:
@@ -377,6 +391,7 @@ class Batch:
     light: Path
     mapped: Callable[..., Iterable[Any]]
     taken: dict[str, columns.Column]
+    sketch: Callable[[pa.Table], pa.Array]
     declared: bool = False
     """Whether any label was that of a declared class."""
 
@@ -401,7 +416,8 @@ class Batch:
         lost: dict[str, list[str]] = {name: [] for name, one in self.taken.items() if one.why == columns.DECLARED}
         table = pa.table([self._column(field, rows, lost) for field in self.schema], schema=self.schema)
         pq.write_table(table, path, compression="zstd")
-        pq.write_table(pa.table(light, schema=_LIGHT), self.light, compression="zstd")
+        known = pa.table(light, schema=_LIGHT).append_column("sketch", self.sketch(table))
+        pq.write_table(known, self.light, compression="zstd")
         sync(self.light)
         self.source.check()
         found = {"lost": {name: [len(values), values[0]] for name, values in lost.items() if values}, "declared": self.declared}
@@ -448,6 +464,7 @@ _LIGHT = pa.schema(
 def _finish(
     out: Draft,
     source: Source,
+    kind: str,
     settings: LoadRows,
     parts: list[dict],
     records: int,
@@ -458,24 +475,25 @@ def _finish(
     told: list[str],
 ) -> Facts:
     """All contents are written: give the rows their ids, labels and splits, and say what was found."""
-    light = pa.concat_tables(pq.read_table(out.work / f"light-{number:05d}.parquet") for number in range(len(parts)))
+    light = pa.concat_tables(pq.read_table(_light(out, number)) for number in range(len(parts)))
     content = light["content"].to_numpy()
     ids = _ids(light, settings.key_column)
     declared = any(part.get("declared") for part in parts)
     decided, neutral, news = _labels(light, ids, corrections, label_column, settings, declared)
     found = decided and decided.labels
-    drawn, notes = _splits(light, ids, content, found, settings)
+    column = functools.partial(_column, out, len(parts))
+    alike = _near(out, kind, light, column, schema.names)
+    drawn, notes = _splits(light, ids, content, alike, found, settings)
     notes = [*told, *notes, *news]
-    across, moved = splits.straddling(content, drawn)
-    if settings.split == "group":
-        moved = _whole_groups(light["group"].to_pylist(), content, moved)
-    final = moved if settings.duplicates == "move" else drawn
-    if across.any():
-        changed = int((moved != drawn).sum())
-        what = f"{changed:,} of them moved to the earliest split" if settings.duplicates == "move" else "left as they are"
-        notes.append(f"{across.sum():,} rows have an equal in another split; {what}")
+    final = drawn
+    if keys := _together(light, content, alike, settings):
+        final = splits.straddling(splits.together(*keys), drawn)[1]
+    across, apart = splits.straddling(content, drawn)[0], _apart(content, alike, drawn)
+    notes += _moved(light, across, apart, drawn, final, settings)
     if (drawn == 2).any() and not (final == 2).any():
         notes.append("no test row is left: each has an equal among the training or validation rows")
+    telling = giveaway.find(column, schema.names, found.array, found.kind, final) if found and kind == "table" else []
+    notes += giveaway.notes(telling)
     notes += loaded.unlike_splits(found, final) if found and label_column else []
     table = {"id": ids, "content": content, "position": light["position"].to_numpy()}
     table |= {"split": pa.DictionaryArray.from_arrays(final, list(splits.SPLITS))}
@@ -509,6 +527,13 @@ def _finish(
     }
     if decided:
         details["label_why"] = decided.why
+    if (alike != splits.together(content)).any():
+        details |= {"near_copies": copies_of(alike, content), "near_copies_across_splits": int(apart.sum())}
+    if telling:
+        details[giveaway.DETAIL] = telling
+    if shares := _class_shares(found, final):
+        details["class_shares"] = shares
+    log.info("%s", _sizes(final, shares))
     if passed:
         details["passed_over"] = len(passed)
     if settings.neutral.columns:
@@ -556,35 +581,137 @@ def _is_id(key: str) -> bool:
     return len(key) < 20 and key.isdecimal() and int(key) < 2**63 and str(int(key)) == key
 
 
-def _whole_groups(groups: list[str | None], content: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Splits with every group, and all equal rows, on the earliest side that any of them is on."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    groups_ = np.array([len(numbers) + row if group is None else numbers[group] for row, group in enumerate(groups)])
-    while True:
-        before, moved = moved, splits.straddling(content, splits.straddling(groups_, moved)[1])[1]
-        if (before == moved).all():
-            return moved
+def _column(out: Draft, parts: int, name: str) -> pa.ChunkedArray:
+    """A column of the contents of all rows."""
+    files = [out / f"part-{number:05d}.parquet" for number in range(parts)]
+    found = [chunk for file in files for chunk in pq.read_table(file, columns=[name])[name].chunks]
+    return pa.chunked_array(found, pq.read_schema(files[0]).field(name).type)
+
+
+def _near(out: Draft, kind: str, light: pa.Table, column: near.Column, names: list[str]) -> np.ndarray:
+    """Find near copies and write them down; the place of the first row that each is a copy of, or its own, (rows,) int64."""
+    found = near.found(kind, light["content"].to_numpy(), light["sketch"].combine_chunks(), column, names)
+    pq.write_table(found, out / near.FILE, compression="zstd")
+    return found["near"].to_numpy()
+
+
+def read_near(dataset: Artifact) -> pa.Table:
+    """The near copies of a dataset, a line for each row, as `near.parquet` has them; found anew where it has none."""
+    if any(file.path == near.FILE for file in dataset.manifest.files):
+        return pq.read_table(dataset / near.FILE)
+    content, contents = read_rows(dataset, ["content"])["content"].to_numpy(), read_contents(dataset, 0, dataset.manifest.rows or 0)
+    kind = dataset.manifest.kind
+    with ThreadPoolExecutor(4) as pool:
+        sketches = near.KINDS[kind].sketch(contents, pool.map)
+    return near.found(kind, content, sketches, lambda name: contents[name], contents.column_names)
+
+
+def with_near(dataset: Artifact, rows: pa.Table) -> pa.Table:
+    """All lines of a dataset's `rows.parquet` with what is known of near copies beside them, as `leaks` takes it."""
+    found = read_near(dataset)
+    return rows.append_column("near", found["near"]).append_column("sketch", found["sketch"])
+
+
+def given_away(dataset: Artifact, but: Collection[str] = ()) -> list[str]:
+    """What should be said of columns that give a dataset's label away, as it was found when it was loaded, but of those in `but`."""
+    found = dataset.manifest.details.get(giveaway.DETAIL, [])
+    return giveaway.notes([one for one in found if one["column"] not in but])
+
+
+def copies_of(alike: np.ndarray, content: np.ndarray) -> int:
+    """Rows that are near copies of an earlier row and equal none."""
+    return int(len(np.unique(content)) - len(np.unique(alike)))
+
+
+def _apart(content: np.ndarray, alike: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Rows with a near copy in another split and no equal there, (rows,) bool."""
+    return splits.straddling(alike, drawn)[0] & ~splits.straddling(content, drawn)[0]
+
+
+def _together(light: pa.Table, content: np.ndarray, alike: np.ndarray, settings: LoadRows) -> list[np.ndarray]:
+    """What rows must have in common to come to the same split, (rows,) int each."""
+    keys = [content] if settings.duplicates == "move" else []
+    keys += [alike] if settings.near_copies == "move" else []
+    return keys + ([_groups(light)] if settings.group_column else [])
+
+
+def _groups(light: pa.Table) -> np.ndarray:
+    """The group of each row by its number, (rows,) int; a row without one is alone."""
+    encoded = light["group"].combine_chunks().dictionary_encode()
+    return np.where(encoded.is_null(), len(encoded.dictionary) + np.arange(len(light)), encoded.indices.fill_null(0))
+
+
+def _moved(
+    light: pa.Table, across: np.ndarray, apart: np.ndarray, drawn: np.ndarray, final: np.ndarray, settings: LoadRows
+) -> list[str]:
+    """What should be said of rows that are copies, or pieces of one thing, in different splits."""
+    changed, notes = int((final != drawn).sum()), []
+    moved = f"{changed:,} of them moved to the earliest split"
+    if across.any():
+        what = moved if settings.duplicates == "move" else "left as they are"
+        notes.append(f"{across.sum():,} rows have an equal in another split; {what}")
+    if apart.any():
+        advice = "left as they are; what is said of test rows leaves them out, and near_copies move puts them on one side"
+        what = moved if settings.near_copies == "move" else advice
+        notes.append(f"{apart.sum():,} rows have a near copy in another split; {what}")
+    if settings.group_column and (torn := splits.straddling(_groups(light), drawn)[0]).any():
+        notes.append(f"{torn.sum():,} rows have others of their {settings.group_column!r} in another split; {moved}")
+    was, now = ((each == 2).mean() for each in (drawn, final))
+    if was - now > NOTEWORTHY and now and not any(light["split"].to_pylist()):
+        notes.append(f"so {now:.1%} of the rows are test rows, of {was:.1%} that were drawn; split stratified keeps the shares")
+    return notes
+
+
+def _class_shares(found: "labels.Labels | None", final: np.ndarray) -> dict[str, dict[str, float]] | None:
+    """The share of each class among the labelled rows of each split, where there are classes and splits."""
+    if found is None or found.kind != "class" or len(np.unique(final)) < 2:
+        return None
+    names, strata = list(found.summary()["classes"]), found.array.to_pylist()
+    codes = np.array([-1 if label is None else names.index(label) for label in strata])
+    shares = {}
+    for index, split in enumerate(splits.SPLITS):
+        counts = np.bincount(codes[(final == index) & (codes >= 0)], minlength=len(names))
+        if counts.sum():
+            shares[split] = {name: round(float(count / counts.sum()), 4) for name, count in zip(names, counts, strict=True)}
+    return shares
+
+
+def _sizes(final: np.ndarray, shares: dict[str, dict[str, float]] | None) -> str:
+    """How many rows each split has, and how its classes are spread, in words."""
+    counts = np.bincount(final, minlength=len(splits.SPLITS))
+    said = ", ".join(f"{name} {count:,} rows ({count / len(final):.1%})" for name, count in zip(splits.SPLITS, counts, strict=True))
+    if not shares:
+        return said
+    names = list(next(iter(shares.values())))
+    each = [f"{name} {', '.join(f'{shares[split][name]:.1%}' for split in shares)}" for name in names]
+    return f"{said}; classes in {', '.join(shares)}: {listed(each, '; ')}"
 
 
 def _splits(
-    light: pa.Table, ids: np.ndarray, content: np.ndarray, found: "labels.Labels | None", settings: LoadRows
+    light: pa.Table,
+    ids: np.ndarray,
+    content: np.ndarray,
+    alike: np.ndarray,
+    found: "labels.Labels | None",
+    settings: LoadRows,
 ) -> tuple[np.ndarray, list[str]]:
     """Each row's split as an index into SPLITS, and what should be said about it."""
     shares = (settings.validation_share, settings.test_share)
     hashes = content if settings.key_column is None else ids
+    if settings.group_column:
+        groups = [f"row {row}" if group is None else group for group, row in zip(light["group"].to_pylist(), ids, strict=True)]
+        hashes = np.array([splits.hash64(group.encode()) for group in groups], np.int64)
     given = light["split"].to_pylist()
     if settings.split == "source" or (settings.split == "auto" and any(given)):
         return _source_splits(given, hashes, settings)
     _leave_some(*shares)
     if settings.split == "time":
         return splits.draw_by_time(_times(light["time"].to_pylist(), settings), *shares), []
-    if settings.split == "group":
-        groups = [f"row {row}" if group is None else group for group, row in zip(light["group"].to_pylist(), ids, strict=True)]
-        hashes = np.array([splits.hash64(group.encode()) for group in groups], np.int64)
     if settings.split == "stratified":
         if found is None:
             raise UserError("split 'stratified' needs labels; give a label_column or another split")
-        return splits.draw_stratified(hashes, found.strata(), *shares, settings.seed), []
+        units = splits.together(hashes, *_together(light, content, alike, settings))
+        return splits.draw_stratified(hashes, found.strata(), *shares, settings.seed, units), []
     return splits.draw(hashes, *shares, settings.seed), []
 
 

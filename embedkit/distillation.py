@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from embedkit import engines, frameworks, metrics, splits, students
+from embedkit import engines, frameworks, metrics, near, splits, students
 from embedkit.apprentice import Apprentice, Transfer, linear_head
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Metric
 from embedkit.classifiers import WITHOUT_COPIES, facts_of, measures, save_classifier
-from embedkit.datasets import read_contents, read_rows
+from embedkit.datasets import read_contents, read_rows, with_near
 from embedkit.embedding import vectors_of_all
 from embedkit.encoders import HALF, Encoder, embedder_of, feed, save_encoder
 from embedkit.imitation import Weights
 from embedkit.index import unit_length
-from embedkit.leaks import Copies, record_fitted, refuse_leaks, with_lineage
+from embedkit.leaks import Copies, record_fitted, with_lineage
 from embedkit.learning import Learned
 from embedkit.lessons import Lesson, TrainHead, assign
 from embedkit.masking import MaskTexts, mask_texts
@@ -144,11 +144,9 @@ def distil(
     for given in (dataset, unlabelled):
         if given is not None and given.manifest.kind != modality:
             raise UserError(f"{teacher} takes {modality}, but {given} holds {given.manifest.kind}; give it {modality}")
-    rows = read_rows(dataset.check())
+    rows = with_near(dataset, read_rows(dataset.check()))
     lesson, more = lesson_of(opened, dataset, rows, settings.seed)
-    for given in (teacher, dataset, unlabelled, start):
-        if given is not None:
-            refuse_leaks(given, rows.take(lesson.test))
+    lesson.copies = lesson.copies.beside(rows.take(lesson.test), teacher, dataset, unlabelled, start)
     sources = _sources(opened, dataset, rows, lesson, more, settings, unlabelled)
     wanted = settings.twin and taught(settings, teacher.manifest.kind) and settings.steps != 0
     twin = _twin(teacher, dataset, settings, unlabelled, start) if wanted else None
@@ -224,18 +222,16 @@ def lesson_of(teacher: Teacher, dataset: Artifact, rows: pa.Table, seed: int) ->
             drawn[0] |= not drawn.any()
             train, held = train[~drawn], train[drawn]
         none = Task("none", [], np.zeros((len(rows), 0), np.float32))
-        copies = Copies.among(rows["content"].to_numpy(), test, np.concatenate([train, held]))
+        copies = Copies.of(rows, test, np.concatenate([train, held]))
         return Lesson(plain, none, ids, empty, train, held, test, [], copies=copies), np.empty(0, int)
     if "label" not in rows.column_names or rows["label"].null_count == len(rows):
-        raise UserError(
-            f"{dataset} has no labels, so nothing could be measured; give rows with labels, and these as unlabelled"
-        )
+        raise UserError(f"{dataset} has no labels, so nothing could be measured; give rows with labels, and these as unlabelled")
     lesson = assign(str(dataset), rows, ids, empty, plain)
     lesson.task = _same_task(teacher, str(dataset), lesson.task)
     unlabelled = np.array(rows["label"].combine_chunks().is_null())
     more = train[unlabelled[train]]
     learned = np.concatenate([lesson.train, lesson.validation, more])
-    lesson.copies = Copies.among(rows["content"].to_numpy(), lesson.test, learned)
+    lesson.copies = Copies.of(rows, lesson.test, learned)
     return lesson, more
 
 
@@ -277,12 +273,16 @@ def _sources(
     if settings.copies and taught(settings, teacher.artifact.manifest.kind):
         masking = settings.masking.model_copy(update={"copies": settings.copies, "seed": settings.seed})
         others.append(mask_texts(dataset, masking))
+    kept = rows.take(np.concatenate([lesson.validation, lesson.test]))
     for other in others:  # a piece of a text may be another text
-        content = read_rows(other, ["content"])["content"].to_numpy()
-        ours = np.isin(content, rows["content"].to_numpy()[np.concatenate([lesson.validation, lesson.test])])
+        theirs = with_near(other, read_rows(other, ["content"]))
+        ours = np.isin(theirs["content"].to_numpy(), kept["content"].to_numpy())
+        ours |= near.like(theirs["sketch"].combine_chunks(), kept["sketch"].combine_chunks())
         if ours.any():
+            equal = np.isin(theirs["content"].to_numpy()[ours], kept["content"].to_numpy()).all()
             called = f"{other.manifest.kind}/{other.manifest.name}"  # without a time, as a card needs it
-            lesson.notes.append(f"{int(ours.sum()):,} rows of {called} equal rows that are measured on, and were left out")
+            words = "equal" if equal else "equal, or nearly,"
+            lesson.notes.append(f"{int(ours.sum()):,} rows of {called} {words} rows that are measured on, and were left out")
         found.append((other, np.flatnonzero(~ours)))
     made = []
     for source, places in found:
@@ -353,7 +353,7 @@ def _encoder(out: Draft, apprentice: Apprentice, learned: Learned, details: dict
         rows=len(test),
         metrics=found,
         notes=apprentice.lesson.notes + learned.notes,
-        details=saved | details | learned.details | ({"copies": copies.count} if copies.count else {}),
+        details=saved | details | learned.details | copies.details,
         timings=learned.timings,
     )
 
@@ -428,8 +428,10 @@ def untaught(training: Training) -> Learned:
 def _record(out: Draft, rows: pa.Table, lesson: Lesson, sources: list[Transfer]) -> int:
     """Write which rows shaped the student: learned from, or looked at to stop; copies of texts by the texts they are of."""
     places = np.unique(np.concatenate([sources[0].places, lesson.train, lesson.validation]))
-    tables = [rows.take(places).select(["id", "content"])]
-    tables += [read_rows(one.dataset, ["id", "content"]).take(np.sort(one.places)) for one in sources[1:]]
+    known = ["id", "content", "sketch"]
+    tables = [rows.take(places).select(known)]
+    for one in sources[1:]:
+        tables.append(with_near(one.dataset, read_rows(one.dataset, ["id", "content"])).select(known).take(np.sort(one.places)))
     return record_fitted(out, pa.concat_tables(tables))
 
 

@@ -21,13 +21,14 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from embedkit import canaries, engines, frameworks, networks, patterns, weights
+from embedkit import canaries, crossfit, engines, frameworks, networks, patterns, weights
 from embedkit.artifacts import AGAIN, Artifact
 from embedkit.batches import pick
 from embedkit.crossfit import NONE, Folds, Known
 from embedkit.features import Columns
+from embedkit.lineage import import_lineage
 from embedkit.pipelines import Feed, ImageFeed, TableFeed, TextFeed, by_position
-from embedkit.settings import Settings, UserError
+from embedkit.settings import Settings, UserError, later
 from embedkit.sources import Source
 from embedkit.stages import Draft, Facts, stage
 
@@ -55,6 +56,8 @@ class EncoderFacts(BaseModel):
     width: int | None = None
     source: str
     identity: str = ""
+    folds: str = later("")
+    """SHA-256 of the vectors it gives rows that it learned from, and of which rows these are (`crossfit`), where it does."""
 
 
 def facts_of_table(columns: Columns, source: str) -> EncoderFacts:
@@ -116,10 +119,11 @@ class Encoder:
                 f"{artifact} gives other vectors here than when it was made (cosine {lowest:.6f}, at least "
                 f"{canaries.LEAST_AGREEMENT} is needed); use the package versions in its manifest, or import it again"
             )
-        if found.result() != facts.identity:
+        own = with_folds(found.result(), crossfit.digest(folder) if facts.folds else "")
+        if own != facts.identity:
             raise UserError(
                 f"{artifact} says its identity is {facts.identity:.12}, but that of its weights and preprocessing is "
-                f"{found.result():.12}, so its vectors would be taken for another encoder's; {AGAIN}"
+                f"{own:.12}, so its vectors would be taken for another encoder's; {AGAIN}"
             )
         return encoder
 
@@ -244,7 +248,7 @@ def feed(facts: EncoderFacts, preprocessing: str | None) -> Feed:
 def identity(model: Any, facts: EncoderFacts, preprocessing: str | None) -> str:
     """SHA-256 over what decides a vector: layers and weights, preprocessing, pooling, normalisation, dimension."""
     digest = hashlib.sha256()
-    deciding = facts.model_dump(exclude={"identity", "source", "layer"})
+    deciding = facts.model_dump(exclude={"identity", "source", "layer", "folds"})
     digest.update(json.dumps([deciding, _nameless(model.get_config())], sort_keys=True, default=str).encode())
     digest.update((preprocessing or "").encode())
     for weight in model.weights:
@@ -252,6 +256,11 @@ def identity(model: Any, facts: EncoderFacts, preprocessing: str | None) -> str:
         digest.update(f"{array.shape} {array.dtype}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)  # not copied
     return digest.hexdigest()
+
+
+def with_folds(identity: str, folds: str) -> str:
+    """The identity of an encoder that gives rows it learned from other vectors; `folds` is their `crossfit.digest`, or empty."""
+    return hashlib.sha256(f"{identity} {folds}".encode()).hexdigest() if folds else identity
 
 
 TRAINING_ONLY = ("trainable", "module", "registered_name", "build_config", "compile_config", "shared_object_id")
@@ -327,7 +336,7 @@ def save_encoder(
     Returns:
         The details that its manifest carries: modality, dimension, identity and the like.
     """
-    facts = facts.model_copy(update={"identity": identity(model, facts, preprocessing)})
+    facts = facts.model_copy(update={"identity": identity(model, facts, preprocessing), "folds": ""})
     save_model(model, out / f"{folder}/model.keras")
     if preprocessing is not None:
         (out / f"{folder}/{PREPROCESSING[facts.modality]}").write_text(preprocessing, encoding="utf-8", newline="\n")
@@ -339,6 +348,16 @@ def save_encoder(
         raise UserError("the network gives vectors that are not finite; its weights are damaged or don't fit, so import it anew")
     canaries.save(out / f"{folder}/canaries.npz", facts.modality, vectors, preprocessing)
     return facts.model_dump() | {"parameters": int(model.count_params())}
+
+
+def seal_folds(out: Draft) -> dict[str, Any]:
+    """Make the folds that an encoder was given a part of its identity; returns what its manifest's details say anew."""
+    facts = EncoderFacts.model_validate_json((out / "encoder.json").read_text(encoding="utf-8"))
+    folds = crossfit.digest(out.files)
+    sealed = {"identity": with_folds(facts.identity, folds), "folds": folds}
+    text = facts.model_copy(update=sealed).model_dump_json(indent=1)
+    (out / "encoder.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+    return sealed
 
 
 class ImportEncoder(Settings):
@@ -411,7 +430,9 @@ def import_encoder(out: Draft, source: Source, settings: ImportEncoder = ImportE
         width=size[1],
         source=source.stem,
     )
-    return Facts(details=save_encoder(out, model, facts, network.tokenizer))
+    details = save_encoder(out, model, facts, network.tokenizer)
+    learned, notes = import_lineage(out, source)
+    return Facts(details=details | learned, notes=notes)
 
 
 def pool(tensor: Any, network: networks.Network, pooling: str, name: str = "pooled") -> Any:

@@ -4,6 +4,8 @@
 `saved-model` and `litert` hold any encoder, or a classifier whole, as one graph from prepared rows to `vectors`,
 `probabilities` or `values`; `preprocessing.json` says how rows are prepared.
 
+What the network learned from lies beside it (`lineage`), so that one who imports it again measures it on no row that it knows.
+
 Nothing is published before it was opened anew from its files and gave the artifact's canaries what they had. The same call
 gives the same bytes while the libraries that write them stay the same: for that an ONNX graph and a SavedModel are
 numbered anew, a SavedModel goes without `fingerprint.pb`, which is random, and a preset of keras-hub without its date.
@@ -20,6 +22,7 @@ from embedkit.encoders import PREPROCESSING, Encoder, embedder_of, encoder_folde
 from embedkit.environment import package_version
 from embedkit.graphs import GRAPHS, refuse_missing
 from embedkit.layouts import EXACT, LAYOUTS, fast
+from embedkit.lineage import export_lineage
 from embedkit.predicting import Classifier
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage, write_json
@@ -97,6 +100,7 @@ def export(out: Draft, artifact: EncoderArtifact, settings: Export = Export()) -
         found = read(out.files, subject.encoder)(subject.rows)
         if artifact.manifest.kind == "classifier":
             notes.append(f"this is the encoder of a classifier, without what decides: take {', '.join(GRAPHS)} for the whole")
+    export_lineage(out, artifact)
     opener, packages = WRITERS[settings.format]
     lowest, count = agreement(found, subject), len(subject.rows)
     if not lowest >= canaries.LEAST_AGREEMENT:

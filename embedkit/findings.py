@@ -1,6 +1,6 @@
 """Findings: what the trials of a comparison say, arm by arm, as its page and its manifest take it.
 
-Scores, their errors and differences are `verdicts`'; here are their costs, the rows that have a twin among the training rows,
+Scores, their errors and differences are `verdicts`'; here are their costs, the rows that have a copy among the training rows,
 and the rows that were wrong with the greatest confidence.
 """
 
@@ -42,8 +42,7 @@ def judged(
     """
     task, kind, test = bench.task, bench.dataset.manifest.kind, whole.test
     judge, known = Judge(task, test), described(kind)
-    twins = _duplicates(bench, whole, settings.near_duplicate)
-    clean = ~(twins["exact"] | twins["near"])
+    clean = whole.copies.clean
     parts = {key: judge.parts(found) for key, found in trials.items()}
     ran = [arm for arm, reason in arms.items() if reason is None]
     copies = whole.copies
@@ -90,8 +89,9 @@ def judged(
         "budget_unit": "labels per class" if task.kind == "class" else "labels",
         "predictions": settings.predictions,
         "duplicates": {
-            "exact": int(twins["exact"].sum()),
-            "near": int(twins["near"].sum()),
+            "exact": copies.count - int(copies.near.sum()),
+            "near": int(copies.near.sum()),
+            "alike": _alike(bench, whole, settings.near_duplicate),
             "bound": settings.near_duplicate,
             "test": len(test),
         },
@@ -116,7 +116,7 @@ def _labels(lesson: Lesson) -> int:
 
 
 def _clean(judge: Judge, parts: np.ndarray, clean: np.ndarray) -> dict[str, Any] | None:
-    """The score of the test rows that have no near duplicate among the labelled ones; None where all or none have."""
+    """The score of the test rows that have no copy among the labelled ones; None where all or none have."""
     if clean.all() or not clean.any():
         return None
     found = Judge(judge.task, judge.test[clean]).score(parts[:, clean])
@@ -159,13 +159,14 @@ def _notes(scores: dict[str, Any], lessons: dict[tuple[str, int], Lesson], setti
     return notes
 
 
-def _duplicates(bench: Bench, whole: Lesson, bound: float) -> dict[str, np.ndarray]:
-    """Which test rows have an equal, or one like it by the encoder, among the labelled ones; (test rows,) bool each."""
+def _alike(bench: Bench, whole: Lesson, bound: float) -> int | None:
+    """Test rows that are no copies, but look like a training row to the encoder; None for tables, whose columns don't compare."""
+    if bench.dataset.manifest.kind == "table":
+        return None
     pool = np.concatenate([whole.train, whole.validation])
     ours, theirs = (unit_length(bench.vectors[rows]) for rows in (whole.test, pool))
     near = np.concatenate([(ours[at : at + 256] @ theirs.T).max(axis=1) for at in range(0, len(ours), 256)]) >= bound
-    exact = whole.copies.mask
-    return {"exact": exact, "near": near & ~exact}
+    return int((near & whole.copies.clean).sum())
 
 
 def _confusion(task: Task, test: np.ndarray, predicted: np.ndarray, arm: str) -> dict[str, Any] | None:

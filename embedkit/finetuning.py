@@ -13,8 +13,8 @@ from embedkit import adaptation, checkpoints, engines, frameworks
 from embedkit.artifacts import Dataset, EncoderArtifact
 from embedkit.classifiers import decision, facts_of, labelled_rows, measures, save_classifier
 from embedkit.crossfit import Known
+from embedkit.datasets import given_away
 from embedkit.encoders import HALF, Encoder, encoder_folder, save_encoder
-from embedkit.leaks import refuse_leaks
 from embedkit.learning import Learned, check, learn, record
 from embedkit.lessons import Lesson, assign, balance
 from embedkit.preparation import Prepared
@@ -51,8 +51,8 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
         raise UserError(f"frozen is for lp-ft and full, but recipe {settings.recipe} decides itself what moves; leave it out")
     rows = labelled_rows(dataset.check(), "fine-tune on that")
     lesson = assign(str(dataset), rows, rows["id"].to_numpy(), np.empty((len(rows), 0)), settings)
-    refuse_leaks(encoder, rows.take(lesson.test))
-    refuse_leaks(dataset, rows.take(lesson.test))
+    lesson.copies = lesson.copies.beside(rows.take(lesson.test), encoder, dataset)
+    lesson.notes += given_away(dataset)
     loaded = Encoder.open(encoder)
     frameworks.start_keras(settings.seed)
     places = np.concatenate([lesson.train, lesson.validation, lesson.test])
@@ -77,9 +77,7 @@ def fine_tune(out: Draft, dataset: Dataset, encoder: EncoderArtifact, settings: 
     return facts_of(out, dataset, lesson, rows, predict, predicted, found, learned, details, made_from)
 
 
-def _first_vectors(
-    out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, known: Known, settings: FineTune
-) -> np.ndarray:
+def _first_vectors(out: Draft, loaded: Encoder, prepared: Prepared, lesson: Lesson, known: Known, settings: FineTune) -> np.ndarray:
     """The vectors that the encoder gives before it moves, (rows, dimension): of all rows that a probe needs, computed once."""
     scratch = settings.recipe == "scratch"
     places = np.concatenate([lesson.train[:SCALED_BY]] if scratch else [lesson.train, lesson.validation])
@@ -158,4 +156,3 @@ def _gradually(out: Draft, tuner: Tuner, problem: Any, training: Any, total: int
     learned.details |= {"frozen": kept, "phases": phases}
     learned.notes.append(f"unfrozen piece by piece: {kept} of {total} layers stayed as they were")
     return learned
-

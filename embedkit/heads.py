@@ -13,8 +13,8 @@ import numpy as np
 from embedkit import engines, frameworks, metrics
 from embedkit.artifacts import Artifact, Metric, Vectors
 from embedkit.classifiers import decision, facts_of, labelled_rows, measures, save_classifier
-from embedkit.datasets import fetch, read_rows
-from embedkit.leaks import record_fitted, refuse_leaks
+from embedkit.datasets import fetch, given_away, read_rows, with_near
+from embedkit.leaks import record_fitted
 from embedkit.learning import Learned, learn
 from embedkit.lessons import Lesson, TrainHead, assign, assign_all, problem_of
 from embedkit.settings import UserError
@@ -49,7 +49,8 @@ def train_head(out: Draft, vectors: Vectors, settings: TrainHead = TrainHead()) 
     if settings.target_error is not None:
         raise UserError("target_error is for surrogates; set purpose to surrogate, or leave it out")
     lesson = assign(str(dataset), rows, ids, inputs, settings)
-    refuse_leaks(vectors, rows.take(lesson.test))
+    lesson.copies = lesson.copies.beside(rows.take(lesson.test), vectors)
+    lesson.notes += given_away(dataset)
     task, test = lesson.task, lesson.test
 
     training = resolve(settings.training, linear=not lesson.hidden, epochs=EPOCHS)
@@ -133,6 +134,6 @@ def _surrogate(out: Draft, vectors: Artifact, dataset: Artifact, lesson: Lesson)
         notes=lesson.notes + learned.notes,
         details=facts
         | {"target_error": target, "target_reached": reached, "worst": where | {"columns": content}}
-        | {"fitted": record_fitted(out, read_rows(dataset).take(rows))},
+        | {"fitted": record_fitted(out, with_near(dataset, read_rows(dataset)).take(rows))},
         timings=learned.timings,
     )

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from embedkit import checkpoints, crossfit, engines, networks
 from embedkit.artifacts import EncoderArtifact
-from embedkit.encoders import Encoder, encoder_folder, pool, save_encoder
-from embedkit.leaks import LEDGER
+from embedkit.encoders import Encoder, encoder_folder, pool, save_encoder, seal_folds
+from embedkit.leaks import LEDGER, LEDGER_NEAR
 from embedkit.networks import Network
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import Prepared
@@ -80,10 +80,14 @@ def cut_encoder(out: Draft, encoder: EncoderArtifact, settings: CutEncoder = Cut
     named = {"layer": settings.layer, "pooling": pooling, "normalised": normalise, "dimension": int(model.output.shape[-1])}
     facts = loaded.facts.model_copy(update=named)
     details = save_encoder(out, model, facts, loaded.preprocessing)
-    if (encoder / LEDGER).exists():
-        (out / LEDGER).write_bytes((encoder / LEDGER).read_bytes())
+    for name in (LEDGER, LEDGER_NEAR):
+        if (encoder / name).exists():
+            (out / name).write_bytes((encoder / name).read_bytes())
+    if (out / LEDGER).exists():
         details |= {"fitted": pq.read_metadata(out / LEDGER).num_rows}
-    crossfit.keep(folder, model, out.__truediv__)
+    if loaded.folds:
+        crossfit.keep(folder, model, out.__truediv__)
+        details |= seal_folds(out)
     if isinstance(loaded.feed, TableFeed):
         kept = {layer.name for layer in model.layers}
         for number, column in enumerate(loaded.feed.all.embedded):

@@ -88,9 +88,9 @@ def _arms(results: dict[str, Any]) -> Block:
 
 
 def _clean_head(measured: list[dict[str, Any]]) -> Cell:
-    """Without near duplicates, and how many rows those are, where it is the same for all arms."""
+    """Without copies, and how many rows those are, where it is the same for all arms."""
     rows = {arm["clean"]["rows"] for arm in measured if arm["clean"]}
-    return ("without near duplicates", f"{rows.pop():,} rows") if len(rows) == 1 else "without near duplicates"
+    return ("without copies", f"{rows.pop():,} rows") if len(rows) == 1 else "without copies"
 
 
 def _figures(results: dict[str, Any], arm: dict[str, Any]) -> list[Cell]:
@@ -233,11 +233,14 @@ def _but(results: dict[str, Any]) -> str:
 
 def _duplicates(found: dict[str, Any]) -> str:
     exact, near, test = found["exact"], found["near"], found["test"]
-    return (
+    words = (
         f"Of {test:,} test rows, {exact:,} {'is' if exact == 1 else 'are'} also among the training rows, and {near:,} "
-        f"{'has' if near == 1 else 'have'} a near duplicate there (similarity of {found['bound']:g} or more). "
-        "The table of the arms also has each score without near duplicates."
+        f"{'has' if near == 1 else 'have'} a near copy there."
     )
+    if alike := found.get("alike"):
+        looks = "looks" if alike == 1 else "look"
+        words += f" {alike:,} more {looks} like one to the encoder (similarity of {found['bound']:g} or more)."
+    return f"{words} The table of the arms also has each score without copies." if exact or near else words
 
 
 def _card(mistake: dict[str, Any]) -> str:

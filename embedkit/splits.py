@@ -19,9 +19,14 @@ def hash64(data: bytes) -> int:
 def mix(values: np.ndarray, seed: int) -> np.ndarray:
     """Hash int64 values with a seed into numbers that are uniform in [0, 1) (SplitMix64; Steele et al. 2014)."""
     x = values.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
+    return (scramble(x) >> np.uint64(11)).astype(np.float64) / 2**53
+
+
+def scramble(x: np.ndarray) -> np.ndarray:
+    """Hash uint64 values into others, none twice (the last steps of SplitMix64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2**53
+    return x ^ (x >> np.uint64(31))
 
 
 def occurrences(values: np.ndarray) -> np.ndarray:
@@ -56,14 +61,67 @@ def draw(hashes: np.ndarray, validation: float, test: float, seed: int) -> np.nd
     return _cut(mix(hashes, seed), validation, test)
 
 
-def draw_stratified(hashes: np.ndarray, strata: np.ndarray, validation: float, test: float, seed: int) -> np.ndarray:
-    """Splits with the same shares in each stratum; equal hashes still come to the same side. See `draw`."""
-    splits = np.zeros(len(hashes), np.int8)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        unique, inverse = np.unique(mix(hashes[rows], seed), return_inverse=True)
-        splits[rows] = _cut((np.arange(len(unique)) + 0.5) / len(unique), validation, test)[inverse]
+def draw_stratified(
+    hashes: np.ndarray, strata: np.ndarray, validation: float, test: float, seed: int, units: np.ndarray | None = None
+) -> np.ndarray:
+    """Splits with the same shares of rows in each stratum, see `draw`.
+
+    Args:
+        hashes: (rows,) int64, which decide the order in which rows are drawn.
+        strata: (rows,) int, such as labels; rows that stay together count to the stratum that most of them are in.
+        validation: share of rows for validation.
+        test: share of rows for testing.
+        seed: another seed, another draw.
+        units: (rows,) int, equal for rows that stay together and are counted as what they are; by default rows of equal hashes.
+    """
+    if not len(hashes):
+        return np.zeros(0, np.int8)
+    _, first, unit = np.unique(hashes if units is None else units, return_index=True, return_inverse=True)
+    _, stratum = np.unique(strata, return_inverse=True)
+    pairs, counts = np.unique(np.column_stack([unit, stratum]), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    most = pairs[order][np.unique(pairs[order, 0], return_index=True)[1], 1]  # of each unit
+    place, rows = mix(hashes[first], seed), np.bincount(unit)
+    drawn = np.zeros(len(first), np.int8)
+    for number in np.unique(most):
+        these = np.flatnonzero(most == number)
+        these = these[np.argsort(place[these], kind="stable")]
+        drawn[these] = _filled(rows[these], validation, test)
+    return drawn[unit]
+
+
+def _filled(rows: np.ndarray, validation: float, test: float) -> np.ndarray:
+    """Splits of units in their order, by how many rows each has; one that would make a split too large is passed over."""
+    total = rows.sum()
+    if (rows == 1).all():
+        return _cut((np.arange(len(rows)) + 0.5) / total, validation, test)
+    splits, taken = np.zeros(len(rows), np.int8), 0
+    for split, share, until in ((2, test, test), (1, validation, test + validation)):
+        for unit in np.flatnonzero(splits == 0).tolist():
+            if rows[unit] <= max(1, share * total) and (taken + rows[unit] / 2) / total < until:
+                splits[unit], taken = split, taken + rows[unit]
     return splits
+
+
+def together(*keys: np.ndarray) -> np.ndarray:
+    """Numbers that are equal for rows which have any of these keys in common, be it by way of other rows.
+
+    Args:
+        keys: (rows,) int each.
+
+    Returns:
+        (rows,) int64, the place of the first row of each such set.
+    """
+    sets = [np.unique(key, return_inverse=True)[1] for key in keys]
+    lowest = np.arange(len(keys[0]))
+    while True:
+        before = lowest
+        for inverse in sets:
+            least = np.full(inverse.max(initial=-1) + 1, len(lowest))
+            np.minimum.at(least, inverse, lowest)
+            lowest = least[inverse]
+        if (lowest == before).all():
+            return lowest
 
 
 def draw_by_time(times: np.ndarray, validation: float, test: float) -> np.ndarray:

@@ -20,9 +20,9 @@ from embedkit.categories import Categories, fitted_columns
 from embedkit.categories_page import write_report
 from embedkit.classifiers import labelled_rows
 from embedkit.comparison import predictions_of
-from embedkit.datasets import read_contents
+from embedkit.datasets import given_away, read_contents
 from embedkit.entities import CrossFitted, Entities, cross_fitted, resolved
-from embedkit.leaks import Copies, refuse_leaks
+from embedkit.leaks import Copies
 from embedkit.lessons import TrainHead, assign
 from embedkit.pipelines import TableFeed
 from embedkit.preparation import stacked
@@ -87,10 +87,10 @@ def compare_categories(out: Draft, dataset: Table, settings: CompareCategories =
     bench = _Bench(dataset, rows, settings.model_copy(update={"training": decided(out, settings.training)}))
     found = []
     for name, (pool, test) in bench.splits.items():
-        refuse_leaks(dataset, rows.take(test))
-        found.append(_measured(out, bench, name, pool, test, settings))
+        copies = Copies.of(rows, test, pool).beside(rows.take(test), dataset)
+        found.append(_measured(out, bench, name, pool, test, copies, settings))
     columns = out.decide("columns", lambda: _worth(bench, settings))
-    notes = bench.notes + _said_of(columns)
+    notes = bench.notes + _said_of(columns) + given_away(dataset, [one["name"] for one in columns if one["role"] == "left out"])
     results = {
         "title": dataset.manifest.name,
         "dataset": str(dataset),
@@ -179,7 +179,7 @@ class _Bench:
 
 
 def _measured(
-    out: Draft, bench: _Bench, split: str, pool: np.ndarray, test: np.ndarray, settings: CompareCategories
+    out: Draft, bench: _Bench, split: str, pool: np.ndarray, test: np.ndarray, copies: Copies, settings: CompareCategories
 ) -> dict[str, Any]:
     """The scores of all arms on one split, each beside the best that doesn't embed."""
     task, trials = bench.task_of(pool), {name: [] for name in WAYS if not (bench.kind == "classes" and name.startswith("target"))}
@@ -197,7 +197,6 @@ def _measured(
             part = f"predictions/{split.replace(' ', '_')}-{seed}-{name}.parquet"
             seconds[name].append(out.part(part, write)["seconds"])
             trials[name].append(Trial(predictions_of(task, pq.read_table(out / part)), 0.0, 0.0, 0))
-    copies = Copies.among(bench.content, test, pool)
     judge = Judge(task, test[copies.leading])
     whole = Judge(task, test) if copies.count else judge
     parts = {name: whole.parts(found)[:, copies.leading] for name, found in trials.items()}
@@ -224,7 +223,7 @@ def _measured(
         "gain": gain,
         "pays": not copies.say_nothing and beats(gain, pairs),
         "harms": not copies.say_nothing and beats({"value": -gain["value"], "error": gain["error"]}, pairs),
-        "copies": copies.count,
+        **({"copies": 0} | copies.details),
         "of": len(test),
     }
 
@@ -309,7 +308,8 @@ def verdict(found: list[dict[str, Any]], task: Task) -> str:
 
 
 def _copies(one: dict[str, Any]) -> Copies:
-    return Copies(np.arange(one.get("of", 0)) < one.get("copies", 0))
+    places = np.arange(one.get("of", 0))
+    return Copies(places < one.get("copies", 0), places < one.get("near_copies", 0))
 
 
 def _reason(one: dict[str, Any], task: Task) -> str:

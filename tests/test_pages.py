@@ -135,7 +135,7 @@ def test_the_verdict_comes_first_and_then_what_to_do(reported):
 def test_arms_are_ranked_with_quality_and_price_in_numbers_for_people(reported):
     found = arms_of(reported(compared()))
     assert list(found) == ["arm", "lp ft best", "frozen mlp", "frozen linear recommended", "guess", "distilled"]
-    assert found["arm"][:3] == ["accuracy", "to the best, points", "without near duplicates; 480 rows"]
+    assert found["arm"][:3] == ["accuracy", "to the best, points", "without copies; 480 rows"]
     quality = ["95.6 % ± 1.0; ± 0.9 over rows", "−1.2 ± 0.6", "94.6 % ± 1.0"]
     assert found["frozen linear recommended"] == [*quality, "14 s", "2.1 s", "35 s", "1.2 GB", "91.0 MB"]
     assert found["lp ft best"][1] == "–" and found["lp ft best"][3] == "7 min"

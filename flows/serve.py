@@ -59,23 +59,27 @@ async def _serve(deployments: Sequence[Any], alive: Callable[[], bool]) -> None:
     """Run what the server orders until a signal comes; a server that has ended by itself is an error, not an interruption."""
     from prefect.runner import Runner
 
-    async def run() -> None:
-        runner = Runner(limit=1)
+    runner = Runner(limit=1)
+    watching = asyncio.create_task(_watch(alive, asyncio.current_task()))
+    try:
         for deployment in deployments:
             await runner.aadd_deployment(deployment)
         await runner.start()
+    finally:
+        watching.cancel()
+        if not alive():
+            raise UserError(ENDED)
 
-    running = asyncio.create_task(run())
-    while alive() and not running.done():
-        await asyncio.wait([running], timeout=1)
-    if alive():
-        return await running
-    running.cancel()
-    await asyncio.wait([running], timeout=LAST_SECONDS)
-    if not running.done():
-        terminal.tell(f"embedkit: {ENDED}")
-        os._exit(1)  # with which the runs end
-    raise UserError(ENDED) from (None if running.cancelled() else running.exception())
+
+async def _watch(alive: Callable[[], bool], serving: "asyncio.Task[None] | None") -> None:
+    """Stop serving when the server has ended by itself; no signal is sent for that, since it would be taken for the user's."""
+    while alive():
+        await asyncio.sleep(1)
+    if serving:
+        serving.cancel()
+    await asyncio.sleep(LAST_SECONDS)
+    terminal.tell(f"embedkit: {ENDED}")
+    os._exit(1)  # with which the runs end
 
 
 @contextlib.contextmanager

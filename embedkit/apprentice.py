@@ -79,7 +79,8 @@ class Apprentice:
         wanted = [np.unique(held), *(source.places for source in sources[1:])]
         folders = [out.work / f"rows-{number}" for number in range(len(sources))]
         parts = [
-            Prepared(one.dataset, self.feed, places, folder) for one, places, folder in zip(sources, wanted, folders, strict=True)
+            Prepared(one.dataset, self.feed, places, folder)
+            for one, places, folder in zip(sources, wanted, folders, strict=True)
         ]
         self.own, self.prepared = parts[0], Joined(parts, counts, self.feed)
         taught = weights.soft or weights.vectors or weights.hidden or weights.attention or weights.contrast
@@ -237,3 +238,4 @@ def linear_head(outputs_of: Any, dimension: int) -> tuple[np.ndarray, np.ndarray
     if apart > 1e-3 * (1 + np.abs(kernel).sum(axis=0).max()):
         return None
     return kernel.astype(np.float32), bias.astype(np.float32)
+

@@ -711,7 +711,8 @@ def used_by(draft: Path) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(reference, str) for reference in found):
         raise UserError(
-            f"{path} is damaged, so what this unfinished artifact is made from is not known; remove {draft.name}, or make it again"
+            f"{path} is damaged, so what this unfinished artifact is made from is not known; remove {draft.name}, or make "
+            "it again"
         )
     return found
 

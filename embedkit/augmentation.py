@@ -168,7 +168,9 @@ def mask_tokens(
     return tf.where(chosen, becomes, token_ids), chosen
 
 
-def drop_words(token_ids: Any, padding_mask: Any, share: float, unknown_id: int, special_ids: Sequence[int], generator: Any) -> Any:
+def drop_words(
+    token_ids: Any, padding_mask: Any, share: float, unknown_id: int, special_ids: Sequence[int], generator: Any
+) -> Any:
     """Make some tokens unknown (word dropout; Iyyer et al. 2015, Dai and Le 2015, arXiv:1511.01432).
 
     Args:

@@ -613,7 +613,7 @@ def with_near(dataset: Artifact, rows: pa.Table) -> pa.Table:
 
 
 def given_away(dataset: Artifact, but: Collection[str] = ()) -> list[str]:
-    """What should be said of columns that give a dataset's label away, as it was found when it was loaded, but of those in `but`."""
+    """What should be said of columns that give a dataset's label away, as its load found, without those in `but`."""
     found = dataset.manifest.details.get(giveaway.DETAIL, [])
     return giveaway.notes([one for one in found if one["column"] not in but])
 

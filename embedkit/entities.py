@@ -178,15 +178,15 @@ def build(columns: Columns) -> tuple[Any, list[Any]]:
 
     width = sum(len(column.outputs) for column in columns.plain)
     inputs: dict[str, Any] = {"numbers": keras.Input((width,), name="numbers")} if width else {}
-    parts: list[Any] = list(inputs.values())  # (rows, width), near [-1, 1]
-    values: Any = keras.Input((len(columns.embedded),), dtype="int32", name="values")  # (rows, embedded columns)
+    parts: list[Any] = list(inputs.values())                                                # (rows, width), near [-1, 1]
+    values: Any = keras.Input((len(columns.embedded),), dtype="int32", name="values")       # (rows, embedded columns)
     inputs["values"] = values
     tables = [
         keras.layers.Embedding(known.size, known.dimension, name=f"vocabulary_{number}")
         for number, known in enumerate(columns.vocabularies)
     ]
     for number, column in enumerate(columns.embedded):
-        parts.append(tables[column.vocabulary](values[:, number]))  # (rows, its dimension)
+        parts.append(tables[column.vocabulary](values[:, number]))                          # (rows, its dimension)
     vector = keras.layers.Concatenate(name="columns")(parts) if len(parts) > 1 else parts[0]
     return keras.Model(inputs, vector, name="encoder"), tables
 
@@ -307,6 +307,7 @@ def again(settings: Training, best_epoch: int) -> Training:
     return settings.model_copy(update={"epochs": max(1, best_epoch), "patience": None, "epochs_factor": 1})
 
 
+
 def vectors_of(columns: Columns, inputs: Any, tables: list[np.ndarray]) -> np.ndarray:
     """What the encoder half gives for inputs, with these vectors; (rows, dimension) float32."""
     parts = [inputs["numbers"]] if "numbers" in inputs else []
@@ -383,7 +384,9 @@ def looked_at(train: np.ndarray) -> np.ndarray:
     return train[:: -(-len(train) // LOOKED_AT)]
 
 
-def worth(seen: np.ndarray, seen_without: np.ndarray, unseen: np.ndarray, unseen_without: np.ndarray) -> list[dict[str, Metric]]:
+def worth(
+    seen: np.ndarray, seen_without: np.ndarray, unseen: np.ndarray, unseen_without: np.ndarray
+) -> list[dict[str, Metric]]:
     """What the vectors of each embedded column save of the loss, of rows that they were learned from and of others.
 
     Args:

@@ -80,7 +80,7 @@ def visible_json(text: str) -> str:
 
 def _numbered(sign: str) -> str:
     units = sign.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    return "".join(f"\\u{units[at:at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def cell(text: str) -> str:

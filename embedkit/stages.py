@@ -315,7 +315,8 @@ class Stage:
         self.Settings: type[Settings] = settings.annotation
         self.naming = name or "-".join("{" + role + "}" for role in self.inputs)
         options = [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None) for option in OPTIONS
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
+            for option in OPTIONS
         ]
         self.__signature__ = inspect.Signature([*shown, settings, *optional, *options], return_annotation=Artifact)
 

@@ -136,7 +136,7 @@ def static(teacher: Encoder, tokenizer: str, dimension: int, vectors: np.ndarray
     names = ("token_ids", "padding_mask", "segment_ids")
     inputs: dict[str, Any] = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     layer = keras.layers.Embedding(len(counts), dimension, name="token_vectors")
-    tokens: Any = layer(inputs["token_ids"])  # (texts, length, dimension)
+    tokens: Any = layer(inputs["token_ids"])                                                 # (texts, length, dimension)
     layer.set_weights([table.astype(np.float32)])
     network = Network("texts", _headless(inputs, tokens), tokens, "token_vectors", "mean")
     pooled = keras.layers.UnitNormalization(name="unit_length")(pool(tokens, network, "mean"))  # (texts, dimension), length 1

@@ -156,7 +156,6 @@ class Trainer:
         import tensorflow as tf
 
         if "outputs" not in self._traces:
-
             def forward(inputs: Any) -> Any:
                 return tf.cast(self.model(inputs, training=False), tf.float32)
 

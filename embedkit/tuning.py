@@ -103,7 +103,7 @@ def head_of(joint: Joint, task: Task) -> Any:
     """The head alone, from vectors to probabilities, or numbers in the label's unit."""
     import keras
 
-    vectors: Any = keras.Input((int(joint.encoder.output.shape[-1]),), name="vectors")  # (rows, dimension)
+    vectors: Any = keras.Input((int(joint.encoder.output.shape[-1]),), name="vectors")       # (rows, dimension)
     outputs = _head(vectors, task, 0.0)
     if task.kind == "number":
         last: Any = keras.layers.Rescaling(task.scale, task.location, name="in_units")

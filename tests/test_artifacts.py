@@ -483,7 +483,7 @@ except UserError as error:
 
 
 def test_a_manifest_is_plain_json_and_its_seal_can_be_recomputed_in_five_lines(root):
-    path = plant(root, "texts/reviews", notes=['Ünïcode, "quotes" and \' \\ in it']) / "manifest.json"
+    path = plant(root, "texts/reviews", notes=["Ünïcode, \"quotes\" and ' \\ in it"]) / "manifest.json"
 
     text = path.read_bytes()
     seal = json.loads(text)["seal"]

@@ -48,20 +48,7 @@ for line in sys.stdin:
 ODD_VALUES = [
     *("", " ", "-", "-1", "0", "1.5", "nan", "inf", "-inf", "1e400", "9" * 400, "0x10", "١٢", "true", "None", "null"),
     *("[]", "{}", '{"a": 1}', "[" * 2000, '{"a":' * 2000, "../..", "/", "~nobody/x", "a=b", "=", "a=", "*", "%s%n", "--", "--seed"),
-    *(
-        ODD,
-        "x" * 10_000,
-        "od\udcff",
-        "two\nlines",
-        "a,b",
-        "\u202e",
-        "'",
-        '"',
-        "\\",
-        "$(id)",
-        "texts/reviews",
-        "http://127.0.0.1:1/x",
-    ),
+    *(ODD, "x" * 10_000, "od\udcff", "two\nlines", "a,b", "\u202e", "'", '"', "\\", "$(id)", "texts/reviews", "http://127.0.0.1:1/x"),
 ]
 ODD_REFERENCES = [
     *("", " ", "-", ".", "..", "/", "@", "a", "a/b/c", "../../etc/passwd", "texts/../texts", "texts/reviews@"),
@@ -72,16 +59,7 @@ ODD_REFERENCES = [
 ODD_SOURCES = [
     *("", " ", "-", ".", "..", "/dev/null", "/dev/zero", "/proc/self/mem", "fifo", "empty.csv", "broken.csv"),
     *("no-such.csv", "folder", "x" * 10_000),
-    *(
-        "builtin:",
-        "builtin:no-such",
-        "hf://",
-        "hf://a/b/c/d",
-        "keras://no-such",
-        "applications://X",
-        "http://127.0.0.1:1/x",
-        "s3://a/b",
-    ),
+    *("builtin:", "builtin:no-such", "hf://", "hf://a/b/c/d", "keras://no-such", "applications://X", "http://127.0.0.1:1/x", "s3://a/b"),
     *("od\udcff", "two\nlines", ODD, "~nobody/x", "file:///etc/passwd", "texts/reviews"),
 ]
 ODD_ROOTS = ["", "reviews.csv", "no-such/folder", "/proc/nowhere", "/dev/null", "s3://bucket/x", "x" * 5000, "od\udcff", "~nobody"]
@@ -163,7 +141,7 @@ def lines_of(draw):
         yield ["artifacts", "prune", f"--keep={value}"]
         yield ["quickstart", f"x{value}"], ["ui", f"--port=x{value}"]
     for value in draw.sample(ODD_VALUES, 8):  # each opens an encoder
-        yield ["search", "index/reviews-tiny-bert", f"--k={10 ** draw.randint(0, 30)}", "--", value]
+        yield ["search", "index/reviews-tiny-bert", f"--k={10**draw.randint(0, 30)}", "--", value]
         yield ["predict", "classifier/reviews-tiny-bert", f"--reject-below={value}", "--", "a", value]
     for words, given in COMMANDS.items():
         for place in range(1 if words in ("predict", "search") else len(given)):

@@ -698,14 +698,7 @@ def test_pushing_against_attacks_writes_nothing_outside(tmp_path, capsys, hostil
         failures += [f"{name}: {wrong}"] if wrong else []
         held += not wrong
     for address in (
-        *(
-            "zip://a::https://b/c.zip",
-            "zip:///tmp/a.zip",
-            "http://127.0.0.1:9/root",
-            "local:///tmp",
-            "simplecache::s3://b/c",
-            "x://y",
-        ),
+        *("zip://a::https://b/c.zip", "zip:///tmp/a.zip", "http://127.0.0.1:9/root", "local:///tmp", "simplecache::s3://b/c", "x://y"),
         *("github://a:b@c/d", "file:///tmp/../etc", "s3://me:secret@bucket", "data://x", "reference://x", "s3:bucket", "memory://"),
     ):
         case = Pushed(tmp_path / f"address-{len(failures) + held}")

@@ -197,12 +197,12 @@ def test_the_network_draws_pictures_of_the_size_it_takes(side):
 @pytest.mark.parametrize(
     ("size", "grey", "network", "expected"),
     [
-        ((8, 8), True, ConvNet(), (8, 32)),  # half of 64 grey numbers
-        ((8, 8), False, ConvNet(), (8, 96)),  # half of 192
-        ((28, 30), True, ConvNet(), (28, 300)),  # 784 / 4 is below 300
-        ((40, 36), False, ConvNet(), (36, 600)),  # 3 * 1296 / 4 is above 600
+        ((8, 8), True, ConvNet(), (8, 32)),              # half of 64 grey numbers
+        ((8, 8), False, ConvNet(), (8, 96)),             # half of 192
+        ((28, 30), True, ConvNet(), (28, 300)),          # 784 / 4 is below 300
+        ((40, 36), False, ConvNet(), (36, 600)),         # 3 * 1296 / 4 is above 600
         ((30, 40), False, ConvNet(side=20), (20, 300)),  # 3 * 400 / 4
-        ((90, 80), True, ConvNet(), (64, 600)),  # at most 64 pixels
+        ((90, 80), True, ConvNet(), (64, 600)),          # at most 64 pixels
         ((8, 8), True, ConvNet(dimension=7), (8, 7)),
         ((1, 1), True, ConvNet(), (1, 1)),
     ],

@@ -209,10 +209,9 @@ def test_inputs_that_may_be_left_out_are_options(embed_kit, refused, monkeypatch
     assert embed_kit("make-control", "table/goods")[0] == 0
     distil = ("distil", "encoder/goods-control", "table/goods")
     assert "give start, an encoder for them that is smaller" in refused(*distil)[1]
-    assert (
-        "layers is not for one that starts from encoder/goods-control@"
-        in refused(*distil, "--start", "encoder/goods-control", "--layers", "2")[1]
-    )
+    assert "layers is not for one that starts from encoder/goods-control@" in refused(
+        *distil, "--start", "encoder/goods-control", "--layers", "2"
+    )[1]
     assert "distil takes encoder or classifier as its start, but table/goods@" in refused(*distil, "--start", "table/goods")[1]
 
 
@@ -357,10 +356,8 @@ def chained(tmp_path_factory, tiny_bert):
     ]
     environment = os.environ | {"EMBEDKIT_ARTIFACTS": str(folder / "artifacts")}
     subprocess.run([sys.executable, "-c", CHAIN, json.dumps(commands)], cwd=folder, env=environment, check=True)
-    done = {
-        name: SimpleNamespace(stdout=out, stderr=err, returncode=code)
-        for name, (code, out, err) in json.loads((folder / "done.json").read_text()).items()
-    }
+    done = {name: SimpleNamespace(stdout=out, stderr=err, returncode=code)
+            for name, (code, out, err) in json.loads((folder / "done.json").read_text()).items()}
     assert all(one.returncode == 0 for one in done.values()), done
     return folder / "artifacts", done
 

@@ -102,7 +102,7 @@ def by_hand(folder, text, pooling="mean", length=32):
     for number in range(2):
         layer = f"encoder.layer.{number}"
         heads = [dense(x, f"{layer}.attention.self.{part}").reshape(-1, 2, 8) for part in ("query", "key", "value")]
-        query, key, value = (head.transpose(1, 0, 2) for head in heads)  # (2, length, 8)
+        query, key, value = (head.transpose(1, 0, 2) for head in heads)                          # (2, length, 8)
         scores = np.exp(query @ key.transpose(0, 2, 1) / np.sqrt(8))
         mixed = (scores / scores.sum(axis=-1, keepdims=True) @ value).transpose(1, 0, 2).reshape(-1, 16)
         x = norm(x + dense(mixed, f"{layer}.attention.output.dense"))

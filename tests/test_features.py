@@ -244,7 +244,9 @@ def test_columns_survive_json_with_the_types_of_their_values():
 
 def test_examples_are_of_a_type_that_their_column_takes():
     calendars = Calendar(name="d", parts={"day": [1]}, format="%d.%m.%y")
-    columns = Columns(columns=[*COLUMNS.columns, calendars, Category(name="n", values=[1, 2])], vocabularies=COLUMNS.vocabularies)
+    columns = Columns(
+        columns=[*COLUMNS.columns, calendars, Category(name="n", values=[1, 2])], vocabularies=COLUMNS.vocabularies
+    )
     for column in columns.columns:
         found = [columns.example(column, place) for place in (0, 0.3, 0.6, 0.999)]
         assert all(column.fits(type(value)) for value in found)

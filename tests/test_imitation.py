@@ -114,7 +114,7 @@ def test_contrast_of_a_vector_of_zeros_has_a_slope_that_is_a_number():
 
 
 def test_hidden_states_leave_padding_out():
-    teacher = floats([[1, 1], [3, 3]], [[1, 1], [3, 3]])  # mean square 5
+    teacher = floats([[1, 1], [3, 3]], [[1, 1], [3, 3]])                     # mean square 5
     student = floats([[1, 3], [3, 3]], [[1, 1], [9, 9]])
     # the first row: (2 + 0) / 2 tokens / 5; the second differs in its padding only
     assert given(hidden_loss(teacher, student, floats([1, 1], [1, 0]))) == pytest.approx([0.2, 0], abs=1e-6)

@@ -509,7 +509,9 @@ def test_vectors_whose_details_are_wrong_are_not_indexed(tmp_path, changes, word
         build_index(vectors)
 
 
-@pytest.mark.parametrize(("name", "most"), [("links", 1024), ("effort_building", 1_000_000), ("effort_searching", 1_000_000)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("links", 1024), ("effort_building", 1_000_000), ("effort_searching", 1_000_000)]
+)
 def test_more_than_a_graph_can_take_is_refused(name, most, capsys):
     BuildIndex(**{name: most})
     assert main(["build-index", "vectors/none", f"--{name.replace('_', '-')}", "1000000000000"]) == 2

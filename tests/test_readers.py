@@ -520,7 +520,9 @@ def test_the_delimiter_of_a_csv_file_is_found(tmp_path, delimiter):
 
 def test_two_delimiters_that_would_do_are_asked_about(records):
     text = "a,b;c\n1,2;3\n4,5;6\n"
-    with pytest.raises(UserError, match="what separates .* of a.csv is not clear, a comma or a semicolon; give files.delimiter"):
+    with pytest.raises(
+        UserError, match="what separates .* of a.csv is not clear, a comma or a semicolon; give files.delimiter"
+    ):
         records("a.csv", text)
     assert rows(records("a.csv", text, delimiter=";"))[0] == {"a,b": "1,2", "c": "3"}
 
@@ -534,7 +536,9 @@ def test_names_of_columns_lose_the_spaces_around_them_and_get_one_where_they_hav
 
 
 def test_a_first_line_that_is_a_row_is_no_header(records):
-    with pytest.raises(UserError, match="first line of a.csv holds '5.1', so it is a row and no header; give files.column"):
+    with pytest.raises(
+        UserError, match="first line of a.csv holds '5.1', so it is a row and no header; give files.column"
+    ):
         records("a.csv", "5.1,3.5,setosa\n4.9,3.0,setosa\n")
 
 
@@ -556,7 +560,9 @@ def test_an_array_of_json_is_read_item_by_item(records, indent):
 
 @pytest.mark.parametrize("text", ['[{"text": "a"}, {"text"', '[{"text": "a"}', '[{"text": "a"}, x]'])
 def test_an_array_of_json_that_breaks_off_is_refused(records, text):
-    with pytest.raises(UserError, match=r"a.json is an array of JSON that (ends in its|has an) item [12].*; mend it, or"):
+    with pytest.raises(
+        UserError, match=r"a.json is an array of JSON that (ends in its|has an) item [12].*; mend it, or"
+    ):
         records("a.json", text)
 
 

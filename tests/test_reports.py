@@ -36,8 +36,7 @@ def test_nothing_that_a_manifest_says_is_read_as_markdown(hostile):
     assert all(read(each) in words for each in HOSTILE) and str(hostile) in words
     assert graph.count("\n") == 4 and graph.count('"') == 6
     assert [line for line in graph.split("\n") if not line.startswith(("graph LR", "a0[", "a1["))] == [
-        f'a1 -->|"{mermaid(next(iter(hostile.inputs)))}"| a0',
-        "",
+        f'a1 -->|"{mermaid(next(iter(hostile.inputs)))}"| a0', ""
     ]
 
 

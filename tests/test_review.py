@@ -244,7 +244,7 @@ def test_odd_labels_survive_the_page(chromium, texts, reviewed):
 
 
 def test_no_label_is_a_formula_in_the_saved_file_and_all_survive_it(chromium, texts, reviewed):
-    classes = ["=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "''-1", "'tis", "\t=1", "\r=1", "\n=1", "\uff1d1", '="a",b', "1"]
+    classes = ["=1+1", "+1", "-1", "@SUM(A1)", "'=1+1", "''-1", "'tis", "\t=1", "\r=1", "\n=1", "\uff1d1", "=\"a\",b", "1"]
     rows = [(f"text {n}", name) for n, name in enumerate(classes)]
     folder = reviewed(texts(*rows, label_type="class"), classes, np.eye(len(classes)) * 0.5 + 0.5 / len(classes))
     chromium.open(folder / "review.html")

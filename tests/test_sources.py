@@ -440,10 +440,5 @@ def test_a_hub_that_can_not_be_reached_is_answered_with_the_local_form():
 
 
 def test_other_hubs_count_by_handle_and_package_version_without_a_network():
-    names = [
-        "keras://bert_tiny_en_uncased",
-        "keras://bert_small_en_uncased",
-        "applications://MobileNetV2",
-        "kaggle://keras/a/keras/b/1",
-    ]
+    names = ["keras://bert_tiny_en_uncased", "keras://bert_small_en_uncased", "applications://MobileNetV2", "kaggle://keras/a/keras/b/1"]
     assert len({Source(name).content() for name in names}) == 4

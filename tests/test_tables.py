@@ -349,14 +349,11 @@ def test_verify_finds_a_flipped_byte_in_any_file(artifacts, root, name):
     (bad / name).write_bytes(raw)
     code, out, err = artifacts("verify", wide=True)
     assert code == 1 and err == "embedkit: 1 of 2 artifacts are damaged; make them again with the calls that made them\n"
-    assert (
-        out
-        == {
-            "a.txt": f"{bad}: a.txt doesn't fit its checksum\n",
-            "manifest.json": f"{bad.path}/manifest.json is damaged: its text doesn't fit its own checksum; "
-            "make the artifact again with the call that made it\n",
-        }[name]
-    )
+    assert out == {
+        "a.txt": f"{bad}: a.txt doesn't fit its checksum\n",
+        "manifest.json": f"{bad.path}/manifest.json is damaged: its text doesn't fit its own checksum; "
+        "make the artifact again with the call that made it\n",
+    }[name]
     assert artifacts("verify", good)[0] == 0
     assert artifacts("verify", "texts/bad", wide=True)[0] == 1
 

@@ -407,7 +407,7 @@ def test_weight_decay_makes_weights_smaller(tmp_path, optimizer):
 
 def test_weight_decay_leaves_biases_alone():
     model = network()
-    ((optimizer, _, _),) = Trainer(Problem(model, squared, rows(), rows()), SHORT).groups
+    (optimizer, _, _), = Trainer(Problem(model, squared, rows(), rows()), SHORT).groups
     decayed = [optimizer._use_weight_decay(variable) for variable in model.trainable_variables]
     assert decayed == [len(variable.shape) > 1 for variable in model.trainable_variables] == [True, False, True, False]
 

@@ -60,7 +60,7 @@ def command_of(name: str) -> Any:
         inspect.Parameter("as_json", keyword, annotation=As_json, default=False),
     ]
     inputs = [inspect.Parameter(role, position, annotation=str) for role in stage.inputs]
-    run.__doc__ = stage.__doc__
+    run.__doc__ = stage.body.__doc__
     return _signed(run, [*inputs, *options])
 
 

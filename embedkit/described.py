@@ -48,7 +48,8 @@ def _texts(said: Said, folder: Path, texts: list[str]) -> dict[str, Any]:
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(said["maximal_length"])
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    tokenizer.enable_truncation(said["maximal_length"], direction=side)
     texts = [said["prompt"] + text for text in texts]
     ids = [tokenizer.encode(text.lower() if said["lower"] else text).ids for text in texts]
     longest = max(map(len, ids))

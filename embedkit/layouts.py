@@ -14,6 +14,7 @@ import numpy as np
 from embedkit import berts, canaries, networks
 from embedkit.encoders import Encoder, EncoderFacts, pool
 from embedkit.networks import Network
+from embedkit.pipelines import cut
 from embedkit.settings import UserError
 from embedkit.sources import Source
 from embedkit.stages import write_json
@@ -54,7 +55,7 @@ def fast(tokenizer: str, length: int | None) -> str:
     made = Tokenizer.from_str(tokenizer)
     made.no_padding()
     if length:
-        made.enable_truncation(length)
+        cut(made, length)
     return made.to_str(pretty=True)
 
 

@@ -129,7 +129,7 @@ def _folder(folder: Path) -> Network:
         raise UserError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS)}); download the folder again, with all its files")
     with foreign(f"the tokenizer of {folder} can't be read", ADVICE):
         longest = int(min(_positions(backbone), tokenizer.model_max_length))
-        text = tokenizer.backend_tokenizer.to_str()
+        text = _cut_as(tokenizer, longest)
     refuse_endless(text, f"the tokenizer of {folder}")
     tokens = _tokens(backbone)
     if width not in (None, tokens.shape[-1]):
@@ -137,6 +137,14 @@ def _folder(folder: Path) -> Network:
     model = backbone if pooler else keras.Model(backbone.input, tokens)  # without a pooler that nobody trained
     taken = min(own_length or longest, longest)
     return Network("texts", model, tokens, _name(tokens), pooling, normalised, text, taken, longest, prompt, lower)
+
+
+def _cut_as(tokenizer: Any, longest: int) -> str:
+    """A tokenizer's own text, which says so where long texts lose their beginning and not their end."""
+    own = tokenizer.backend_tokenizer
+    if tokenizer.truncation_side == "left":
+        own.enable_truncation(longest, direction="left")
+    return own.to_str()
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -404,6 +412,10 @@ def _application(source: Source, architecture: str | None, alpha: float | None, 
     applications = _applications()
     name = architecture or (source.name if source.scheme == "applications" else None)
     if name is None:
+        with h5py.File(source.path) as file:
+            whole = "model_config" in file.attrs
+        if whole:
+            raise UserError(f"{source.path.name} holds a whole model in an old format; open it in Keras and save it as .keras")
         raise UserError(f"{source.path.name} holds weights only; say of which keras.applications architecture, such as MobileNetV2")
     if name not in applications:
         raise not_among("architecture", name, applications)

@@ -57,6 +57,11 @@ def by_position(rows: Any) -> Any:
     return list(rows)
 
 
+def cut(tokenizer: Any, length: int) -> None:
+    """Let a tokenizer cut texts at a length, on the side on which it cuts them itself."""
+    tokenizer.enable_truncation(length, direction=(tokenizer.truncation or {}).get("direction", "right"))
+
+
 class TextFeed:
     """Texts as token ids: cut at the maximal length, sorted by length, padded to the longest of the batch.
 
@@ -70,7 +75,7 @@ class TextFeed:
     def __init__(self, tokenizer: Any, maximal_length: int, prompt: str = "", lower: bool = False):
         self.tokenizer, self.maximal_length, self.prompt, self.lower = tokenizer, maximal_length, prompt, lower
         tokenizer.no_padding()
-        tokenizer.enable_truncation(maximal_length)
+        cut(tokenizer, maximal_length)
         padding = tokenizer.get_vocab_size() and next(
             (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>") if tokenizer.token_to_id(token) is not None), 0
         )
@@ -106,7 +111,8 @@ class TextFeed:
         except UnicodeEncodeError as error:
             raise UserError("a text is not valid Unicode (a lone surrogate); take it out or replace the character") from error
         texts = [text.lower() for text in texts] if self.lower else texts
-        begun = [_begun(text, self.maximal_length) for text in texts]
+        ends = self.tokenizer.truncation["direction"] == "left"
+        begun = texts if ends else [_begun(text, self.maximal_length) for text in texts]
         found = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(begun)]
         for place, ids in enumerate(found):
             if len(ids) < self.maximal_length and len(begun[place]) < len(texts[place]):

@@ -5,12 +5,16 @@ a stage cannot change what it was asked for, and the fingerprint of a call is ta
 """
 
 import difflib
+import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 NAMES_SHOWN = 12
+SETTINGS = "Settings:"
+"""What stands above the list of settings in a docstring."""
 LONGEST_NAME = 80
 """Characters of a name in a message. A file may bring names as long as it likes, and as many."""
 NAMES_COMPARED = 2000
@@ -54,7 +58,32 @@ def later(default: Any) -> Any:
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
+def first_part(doc: str | None) -> str:
+    """What stands in a docstring before the settings that `described` lists."""
+    return (doc or "").partition(f"\n\n{SETTINGS}")[0].rstrip()
+
+
+def described(settings: "type[Settings]") -> str:
+    """Each setting's name, type, default and sentence, one below the other."""
+    lines = [SETTINGS]
+    for name, field in settings.model_fields.items():
+        kind: Any = field.annotation
+        plain = isinstance(kind, type) and not hasattr(kind, "__origin__")
+        kind = kind.__name__ if plain else re.sub(r"([A-Za-z_]\w*\.)+", "", repr(kind))
+        default = "" if field.is_required() else f" = {_shown(field.get_default(call_default_factory=True))}"
+        sentence = " ".join((field.description or "").split())
+        lines.append(f"    {name}: {kind}{default}")
+        lines += textwrap.wrap(sentence, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    return f"{type(default).__name__}()" if isinstance(default, BaseModel) else repr(default)
+
+
 def _in_source_order(schema: dict[str, Any], model: type) -> None:
+    if "description" in schema:
+        schema["description"] = first_part(schema["description"])
     # Prefect's form sorts by `position` and falls back to the alphabet.
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
@@ -71,6 +100,18 @@ class Settings(BaseModel):
         validate_default=True,
         json_schema_extra=_in_source_order,
     )
+
+    def __init__(self, **given: Any):
+        for name in given:
+            if name not in type(self).model_fields:
+                raise not_among(f"{type(self).__name__}: the setting", name, type(self).model_fields)
+        super().__init__(**given)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **named: Any) -> None:
+        """Let `help` show each setting with its type, default and sentence."""
+        super().__pydantic_init_subclass__(**named)
+        cls.__doc__ = f"{first_part(cls.__doc__)}\n\n{described(cls)}"
 
     @property
     def follows_links(self) -> bool | None:

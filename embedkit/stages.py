@@ -45,7 +45,7 @@ from pydantic import BaseModel
 from embedkit import artifacts, cards, progress
 from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, refuse_links, sha256
 from embedkit.environment import computing, environment, peak_memory_bytes, reset_peak_memory
-from embedkit.settings import Settings, UserError, listed
+from embedkit.settings import Settings, UserError, described, listed, not_among
 from embedkit.sources import Source
 
 log = logging.getLogger(__name__)
@@ -315,10 +315,16 @@ class Stage:
         self.Settings: type[Settings] = settings.annotation
         self.naming = name or "-".join("{" + role + "}" for role in self.inputs)
         options = [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None)
-            for option in OPTIONS
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=str | None) for option in OPTIONS
         ]
         self.__signature__ = inspect.Signature([*shown, settings, *optional, *options], return_annotation=Artifact)
+        more = "\n".join(f"    {option}: {sentence}" for option, sentence in OPTIONS.items())
+        every = described(self.Settings).replace("Settings:", f"{self.Settings.__name__}, the settings:", 1)
+        self.__doc__ = f"{inspect.cleandoc(body.__doc__ or '')}\n{more}\n\n{every}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Stage":
+        """Itself, wherever it is an attribute. It makes a stage a routine to `help`, which then shows its own parameters."""
+        return self
 
     def __call__(self, *arguments: Any, name: str | None = None, root: Path | str | None = None, **named: Any) -> Artifact:
         """Run the stage, or return what an earlier run of the same call published."""
@@ -347,15 +353,27 @@ class Stage:
         self, arguments: tuple[Any, ...], named: dict[str, Any], root: Path | str | None
     ) -> "tuple[Path, dict[str, Artifact | Source], Settings]":
         """A call's root, inputs and settings, as the body takes them."""
-        bound = inspect.Signature(list(self.__signature__.parameters.values())[:-2]).bind(*arguments, **named)
+        parameters = list(self.__signature__.parameters.values())
+        for name in named:
+            if name not in self.__signature__.parameters:
+                raise self._stranger(name)
+        bound = inspect.Signature(parameters[:-2]).bind(*arguments, **named)
         bound.apply_defaults()
         settings = bound.arguments["settings"]
         if not isinstance(settings, self.Settings):
-            raise UserError(f"{self.__name__} takes {self.Settings.__name__}(...) as its settings, not {settings!r}")
+            came = f"{type(settings).__name__}(...)" if isinstance(settings, Settings) else f"{settings!r:.80}"
+            raise UserError(f"{self.__name__} takes {self.Settings.__name__}(...) as its settings, not {came}")
         given = {role: bound.arguments[role] for role in (*self.inputs, *self.optional)}
         given = {role: value for role, value in given.items() if role in self.inputs or value is not None}
         base = _root(root, [value for value in given.values() if isinstance(value, Artifact)])
         return base, {role: self._open(role, value, base, settings) for role, value in given.items()}, settings
+
+    def _stranger(self, name: str) -> UserError:
+        """The error for an option that there isn't."""
+        if name in self.Settings.model_fields:
+            own = self.Settings.__name__
+            return UserError(f"{name} is one of the settings of {self.__name__}; give {self.__name__}(..., {own}({name}=...))")
+        return not_among(f"{self.__name__}: the option", name, [*self.__signature__.parameters, *self.Settings.model_fields])
 
     def __reduce__(self) -> str:
         """Pickled by its name, as functions are: a task's context goes to the processes that work for it."""

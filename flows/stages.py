@@ -19,7 +19,7 @@ def flow_of(stage: Stage) -> ArtifactFlow:
     shown = [parameter.replace(annotation=str) if parameter.name in stage.inputs else parameter for parameter in parameters]
     shown = [parameter.replace(annotation=str | None) if parameter.name in stage.optional else parameter for parameter in shown]
     body.__name__ = body.__qualname__ = stage.__name__
-    body.__doc__ = (stage.__doc__ or "").rstrip() + "".join(f"\n        {name}: {help}" for name, help in OPTIONS.items())
+    body.__doc__ = (stage.body.__doc__ or "").rstrip() + "".join(f"\n        {name}: {help}" for name, help in OPTIONS.items())
     body.__signature__ = inspect.Signature(shown, return_annotation=Artifact)  # pyright: ignore[reportFunctionMemberAccess]
     return artifact_flow(body)
 

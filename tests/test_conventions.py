@@ -136,7 +136,7 @@ def test_a_stage_takes_artifacts_or_sources_then_settings(name, stage):
 
 @pytest.mark.parametrize(("name", "stage"), STAGES, ids=embedkit.STAGES)
 def test_a_stage_says_what_it_does_in_one_sentence_and_what_it_takes(name, stage):
-    first, _, rest = stage.__doc__.partition("\n")
+    first, _, rest = stage.body.__doc__.partition("\n")
     assert re.fullmatch(r"[A-Z][^.]*(\.[a-z0-9][^.]*)*\.", first), first
     arguments = rest.partition("Args:")[2]
     for role in stage.inputs | stage.optional:

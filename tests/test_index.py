@@ -530,3 +530,14 @@ def test_a_graph_that_memory_cannot_hold_is_refused_before_it_is_begun(tmp_path)
     many = reseal(vectors.path, rows=10**11)
     with pytest.raises(UserError, match="100,000,000,000 rows with 1024 links each take about 820,800.0 GB, but this machine has"):
         build_index(many, BuildIndex(method="hnsw", links=1024))
+
+
+def test_neighbours_at_one_distance_count_as_found_whichever_they_are():
+    rows = unit_length(np.repeat(np.eye(4), 20, axis=0).astype(np.float32))
+    ids = np.arange(80)
+    others = faiss.IndexIDMap2(faiss.IndexFlatIP(4))
+    others.add_with_ids(rows[::-1].copy(), ids[::-1].copy())  # equal rows come in another order, so that others are taken
+    assert recall(others, rows, ids, rows[:40]).value == 1.0
+    wrong = faiss.IndexIDMap2(faiss.IndexFlatIP(4))
+    wrong.add_with_ids(rows[20:], ids[20:])
+    assert recall(wrong, rows, ids, rows[:40]).value == 0.5

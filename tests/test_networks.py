@@ -876,3 +876,20 @@ def test_a_link_in_a_weights_file_is_refused(tmp_path):
         file["x"] = h5py.ExternalLink("other.h5", "/x")
     with pytest.raises(UserError, match="mobilenet.h5 has a link instead of weights at x; only files that hold all their weights"):
         load(tmp_path / "mobilenet.h5", architecture="MobileNet", alpha=0.25)
+
+
+def test_a_whole_model_in_h5_is_told_from_weights(tmp_path):
+    frameworks.start_keras(0)
+    given = keras.Input((8, 8, 3))
+    keras.Model(given, keras.layers.Flatten()(given)).save(tmp_path / "whole.h5")
+    with pytest.raises(UserError, match=r"whole\.h5 holds a whole model in an old format; open it in Keras and save it as \.keras"):
+        load(tmp_path / "whole.h5")
+
+
+def test_texts_are_cut_on_the_side_that_the_tokenizer_says(tiny_bert, tmp_path):
+    folder = copy_of(tiny_bert, tmp_path / "left", tokenizer={"truncation_side": "left"})
+    words = " ".join(["film"] * 100 + ["good"])
+    left, right = (import_encoder(each, ImportEncoder(maximal_length=8)) for each in (folder, tiny_bert))
+    end, beginning = (Encoder.open(each).encode([words]) for each in (left, right))
+    short = Encoder.open(right).encode([" ".join(["film"] * 5 + ["good"])])
+    assert np.allclose(end, short, atol=1e-6) and not np.allclose(beginning, short, atol=1e-3)

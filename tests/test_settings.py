@@ -1,8 +1,12 @@
 """Settings: frozen, checked, documented, in source order; and the error for a name that is not there."""
 
+import pydoc
+import re
+
 import pytest
 from pydantic import PositiveInt, ValidationError
 
+from embedkit import TrainHead
 from embedkit.settings import PositiveIntOrNone, Seeded, Settings, UserError, later, listed, not_among
 
 
@@ -37,9 +41,9 @@ def test_settings_are_frozen():
 
 
 def test_a_setting_that_does_not_exist_is_refused():
-    with pytest.raises(ValidationError, match="(?s)zset.*not permitted"):
+    with pytest.raises(UserError, match="(?s)zset.*not permitted"):
         Bake(zset="orange")
-    with pytest.raises(ValidationError, match="(?s)oven.heet.*not permitted"):
+    with pytest.raises(UserError, match="(?s)oven.heet.*not permitted"):
         Bake(oven={"heet": 20})
 
 
@@ -143,3 +147,21 @@ def test_a_setting_that_came_later_is_left_out_of_what_is_written_at_its_default
     assert Later().model_dump(mode="json") == {} and Later(most=7) == Later()
     assert Later(most=8).model_dump(mode="json") == {"most": 8} and Later.model_validate_json("{}").most == 7
     assert Later.model_json_schema()["properties"]["most"]["default"] == 7
+
+
+def test_a_misspelt_setting_is_one_sentence_with_near_names():
+    with pytest.raises(UserError, match="^TrainHead: the setting 'label_per_class' is not known; did you mean 'labels_per_class'"):
+        TrainHead(label_per_class=5)
+    with pytest.raises(ValueError, match="Training: the setting 'epoch' is not known; did you mean 'epochs'"):
+        TrainHead(training={"epoch": 5})
+    with pytest.raises(ValueError, match="the setting 'sed' is not known; did you mean 'seed'"):
+        TrainHead.model_validate_json('{"sed": 1}')
+
+
+def test_help_shows_every_setting_with_its_sentence():
+    text = pydoc.render_doc(TrainHead, renderer=pydoc.plaintext)
+    assert "How vectors become a classifier." in text
+    for name, field in TrainHead.model_fields.items():
+        assert re.search(rf"^ \|      {name}: ", text, re.MULTILINE), name
+        assert " ".join((field.description or "").split())[:50] in re.sub(r"\s+\|\s+", " ", text)
+    assert TrainHead.model_json_schema()["description"] == "How vectors become a classifier."

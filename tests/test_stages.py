@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import pydoc
 import random
 import re
 import shutil
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 from pydantic import PositiveInt
 
+import embedkit
 from embedkit import environment, progress
 from embedkit.artifacts import Artifact, Kinds, Metric, Texts, Vectors, default_root, list_artifacts, scan
 from embedkit.settings import Seeded, Settings, UserError
@@ -1138,3 +1140,23 @@ if __name__ == "__main__":
         print(brew(sys.argv[1], Brew(strength=float(os.environ.get("STRENGTH", 1)))), flush=True)
     except UserError as refusal:
         sys.exit(str(refusal))
+
+
+def test_help_of_a_stage_shows_its_parameters_and_every_setting():
+    text = pydoc.render_doc(embedkit.embed, renderer=pydoc.plaintext)
+    assert re.search(r"^embed\(dataset: .*encoder: .*settings: .*previous: ", text, re.MULTILINE)
+    assert "Turn every row of a dataset into a vector." in text and "previous: vectors of an earlier state" in text
+    assert all(f"        {name}: " in text for name in embedkit.Embed.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: embedkit.embed("a", "b", limit=10), r"limit is one of the settings of embed; give embed\(\.\.\., Embed\(limit="),
+        (lambda: embedkit.embed("a", "b", nam="x"), "embed: the option 'nam' is not known; did you mean 'name'"),
+        (lambda: embedkit.embed("a", "b", embedkit.TrainHead()), r"takes Embed\(\.\.\.\) as its settings, not TrainHead"),
+    ],
+)
+def test_a_call_with_what_it_does_not_take_is_one_sentence(call, words):
+    with pytest.raises(UserError, match=words):
+        call()

@@ -47,9 +47,14 @@ def rows(name: str, kind: str) -> Iterator[dict[str, Any]]:
     return iter(_all(name))
 
 
+def begun(name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a built-in dataset one after the other, for who needs only the first; `rows` reads all of them at once."""
+    return {"digits": _digits, "docstrings": _docstrings, "symbols": _symbols}[name]()
+
+
 @functools.cache  # reading thousands of source files takes long, and loading looks at the rows more than once
 def _all(name: str) -> list[dict[str, Any]]:
-    return list({"digits": _digits, "docstrings": _docstrings, "symbols": _symbols}[name]())
+    return list(begun(name))
 
 
 def _digits() -> Iterator[dict[str, Any]]:

@@ -91,7 +91,12 @@ def application(only: str | None) -> App:
 
         parameters = inspect.signature(predict).parameters | {"settings": _options_of(Predict)}
         _signed(predict, list(parameters.values()))
-    for command in (predict, search, neighbours, layers, quickstart, ui, artifacts):
+    if only == "look":
+        from embedkit.look import Look
+
+        parameters = inspect.signature(look).parameters | {"settings": _options_of(Look)}
+        _signed(look, list(parameters.values()))
+    for command in (look, predict, search, neighbours, layers, quickstart, ui, artifacts):
         app.command(command)
     for name, module in STAGES.items():
         command = name.replace("_", "-")
@@ -104,6 +109,18 @@ def application(only: str | None) -> App:
 
 def _not_loaded(*arguments: str) -> None:
     raise AssertionError("a stage's command is loaded before it runs")
+
+
+def look(source: str, *, settings: Any = None, as_json: As_json = False) -> None:
+    """Show what a source holds: its columns, what each would be taken for, what is passed over, and the command that loads it.
+
+    Args:
+        source: what the loading commands take: a folder, a file of rows, builtin:NAME or hf://NAME.
+    """
+    from embedkit.look import Look
+    from embedkit.look_table import show
+
+    show(source, settings or Look(), as_json)
 
 
 def predict(classifier: str, *sources: str, settings: Any = None, root: Root = None, as_json: As_json = False) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -16,27 +15,16 @@ from embedkit import artifacts
 from embedkit.artifacts import Artifact, Manifest, circular, root_at, scan, strays
 from embedkit.artifacts import list_artifacts as find_all
 from embedkit.comparison import against
+from embedkit.consoles import console, words
 from embedkit.reports import bars
 from embedkit.settings import UserError, not_among
-from embedkit.terminal import say, say_json, shown
+from embedkit.terminal import say, say_json
 from embedkit.wording import size
 
 log = logging.getLogger(__name__)
 
 DEEPEST_BRANCH = 8
 """Levels of a tree that 80 columns have room for; what lies deeper is a tree of its own."""
-
-
-def console() -> Console:
-    """A console on stdout; 80 columns where there is no terminal, so that logs and pipes look alike."""
-    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # names may hold brackets
-    found = Console(**plain)
-    return found if found.is_terminal else Console(width=80, **plain)
-
-
-def words(value: object, style: str = "") -> Text:
-    """A cell that says what anyone wrote: one line, with nothing in it that a terminal or rich would read."""
-    return Text(shown(value), style)
 
 
 def total_bytes(artifact: Artifact) -> int:

@@ -75,6 +75,7 @@ class Fetcher:
     def __init__(self, settings: Fetch, cache: Path | None = None):
         self.settings, self.cache = settings, cache
         self.locks = [threading.Lock() for _ in range(1024)]  # so that an address that comes twice is fetched once
+        self.free = threading.BoundedSemaphore(settings.connections)
         self.failed: Counter[str] = Counter()
 
     def get(self, address: str) -> bytes:
@@ -103,7 +104,8 @@ class Fetcher:
         host = "/".join(address.split("/", 3)[:3])[:300]
         for attempt in range(self.settings.retries + 1):
             try:
-                data = self._once(address)
+                with self.free:  # more threads may decode than fetch
+                    data = self._once(address)
                 self.failed[host] = 0
                 return data
             except Passing as reason:

@@ -124,13 +124,16 @@ class _Rows:
         names = self._names(first)
         previous, sparse = first[0].number, False
         gap = False
-        for row in itertools.chain(first if self.given else first[1:], rows):
+        every = itertools.chain(first if self.given else first[1:], rows, [None])
+        for row, following in itertools.pairwise(every):
+            assert row is not None
             gap |= row.number > previous + 1
             previous = row.number
             filled = [column for column, value in row.cells.items() if _holds(value)]
             note = gap and len(names) > 1 and len(filled) == 1 and not sparse
             sparse |= len(filled) == 1 and not gap
-            problem = self._problem(row, filled, names, note)
+            last = following is None or following.number > row.number + 1 or _total(following) is not None
+            problem = self._problem(row, filled, names, note, last)
             columns = {} if problem else {title: _value(row.cells.get(column)) for column, title in names.items()}
             yield f"{self.place}{row.number}", columns, problem
 
@@ -183,7 +186,7 @@ class _Rows:
             raise UserError(f"{self.where} has the column {short(twice[0])!r} twice; rename one, or {advice}")
         return names
 
-    def _problem(self, row: Row, filled: list[int], names: dict[int, str], note: bool) -> str | None:
+    def _problem(self, row: Row, filled: list[int], names: dict[int, str], note: bool, last: bool) -> str | None:
         if stray := next((column for column in filled if column not in names), None):
             return f"{column_letters(stray)}{row.number} holds a value, but its column has no name"
         for column in filled:
@@ -193,10 +196,8 @@ class _Rows:
                     f"{column_letters(column)}{row.number} of {self.where} is a formula that no program has computed yet; open the "
                     "file in Excel or LibreOffice, and save it there"
                 )
-        first = row.cells[min(filled)]
-        others = [row.cells[column] for column in filled[1:]]
-        if isinstance(first, str) and TOTAL.fullmatch(first.strip()) and others and not any(isinstance(v, str) for v in others):
-            return f"a row of totals, as {first.strip()!r} says"
+        if (word := _total(row)) and (last or word.lower().startswith("sub")):
+            return f"a row of totals, as {word!r} says"
         if len(filled) < len(names) and any(_over_rows(formula, row.number) for formula in row.formulas.values()):
             return "a row of totals, as its formulas over other rows say"
         for column in filled:
@@ -220,6 +221,14 @@ def _value(value: Any) -> Any:
 
 def _words(fault: Fault) -> str:
     return f"the error {fault.error}" if fault.error is not None else "a formula that no program has computed yet"
+
+
+def _total(row: Row) -> str | None:
+    """The word by which a row says that it holds totals: one alone before numbers."""
+    first, *others = [value for _, value in sorted(row.cells.items()) if _holds(value)]
+    if isinstance(first, str) and TOTAL.fullmatch(first.strip()) and others and not any(isinstance(value, str) for value in others):
+        return first.strip()
+    return None
 
 
 def _over_rows(formula: str, row: int) -> bool:

@@ -290,6 +290,12 @@ def test_totals_are_known_by_their_formulas_too_and_running_ones_are_rows(book):
     assert found(path) == ([{"n": 1, "so far": 1}, {"n": 2, "so far": 3}], [])
 
 
+def test_a_word_for_totals_among_the_rows_is_a_text_and_subtotals_are_not(book):
+    rows, problems = found(book(["text", "n"], ["Total", 1], ["a", 2], ["Subtotal", 3], ["b", 4], ["sum", 5], ["Average:", 6]))
+    assert [row["text"] for row in rows] == ["Total", "a", "b"]
+    assert [why for _, why in problems] == [f"a row of totals, as {word!r} says" for word in ("Subtotal", "sum", "Average:")]
+
+
 @pytest.mark.parametrize("word", ["Total", "Sum", "count"])
 def test_a_text_that_says_total_among_texts_is_a_row(book, word):
     assert found(book(["text", "label"], [word, "pos"], ["other", "neg"]))[0][0] == {"text": word, "label": "pos"}

@@ -69,8 +69,8 @@ def _codes(values: Any) -> np.ndarray:
 
 def _best(values: pa.ChunkedArray, truth: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]], kind: str) -> float:
     """How well a column tells the label, by its values as they are or, of numbers, in their order."""
-    number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-    ways = [lambda fit, ask, codes=_codes(values): _by_value(codes, truth, fit, ask, kind)]
+    number, codes = pa.types.is_integer(values.type) or pa.types.is_floating(values.type), _codes(values)
+    ways: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = [lambda fit, ask: _by_value(codes, truth, fit, ask, kind)]
     if number:
         numbers = np.asarray(values.cast(pa.float64(), safe=False).fill_null(np.nan).combine_chunks(), np.float64)
         if np.isfinite(numbers).sum() > 1:

@@ -35,8 +35,9 @@ TOLERANCE = 1e-5
 """How far two numbers may be apart: as a share of their size, or of the column's root mean square where that is larger."""
 WINDOW = 1000
 """Tolerances within which the rows are counted that meet a number by chance."""
-CHANCE = 0.01
-"""Rows that may be expected to meet a row by chance; where more are, the row says too little."""
+CHANCE, CROWDED = 0.05, 5
+"""Rows that may be expected to meet a row by chance; where more are, the row says too little. How many times denser numbers may lie
+than the rows within the window say."""
 DEPENDENT = 0.98
 """Correlation from which on a second column of numbers adds nothing to what a row says."""
 NEIGHBOURS = 8
@@ -273,6 +274,7 @@ def _alike_rows(sketches: pa.Array, column: Column, names: Sequence[str]) -> tup
     table = _Rows(count)
     for name in names:
         table.add(name, column(name))
+    table.chance += np.log(CROWDED) if table.measured else 0.0
     telling = table.chance + np.log(max(1, count)) < np.log(CHANCE)
     places = np.flatnonzero(telling)
     kept = pa.array(np.asarray(sketches), mask=~telling) if count else sketches

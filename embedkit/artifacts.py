@@ -36,6 +36,8 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 SEAL = re.compile(rb'"seal": "([0-9a-f]{64})"\n}\n\Z')
 MANIFEST = "manifest.json"
+FORMAT = 1
+"""Of manifests: the highest `format` that is understood here. One without it has this one, or is older."""
 LARGEST_MANIFEST = 64 * 2**20
 """Bytes of a manifest.json that are read: room for the checksums of some 400,000 files."""
 DEEPEST = 100
@@ -131,14 +133,19 @@ class Input(BaseModel):
     fingerprint: Sum
 
 
+class Newer(ValueError):
+    """A manifest of a format that isn't known yet."""
+
+
 class Manifest(BaseModel):
-    """All that is known of an artifact. Unknown fields are kept, so that newer manifests stay readable.
+    """All that is known of an artifact. Unknown fields are kept, so that a manifest of the same format stays readable.
 
     A manifest may come from anywhere: where it holds a path or a reference that could lead out of the root, there is none.
     """
 
     model_config = ConfigDict(extra="allow", ser_json_inf_nan="strings")
 
+    format: Annotated[int, Field(ge=0, le=FORMAT)] = FORMAT
     kind: Name
     name: Name
     version: Annotated[str, Field(pattern=rf"^(?:{VERSION.pattern})?\z")]
@@ -239,6 +246,7 @@ def read_manifest(raw: bytes) -> Manifest:
     """The manifest in the bytes of a `manifest.json`, after they were checked against their own seal.
 
     Raises:
+        Newer: for one of a format that isn't known yet.
         ValueError: saying in a few words what is wrong with it.
     """
     seal = SEAL.search(raw, max(0, len(raw) - 100))
@@ -246,6 +254,8 @@ def read_manifest(raw: bytes) -> Manifest:
         raise ValueError("its text doesn't fit its own checksum")
     fields = read_json(raw)
     del fields["seal"]
+    if isinstance(known := fields.get("format", FORMAT), int) and known > FORMAT:
+        raise Newer(f"has format {known}, and this embedkit knows manifests up to format {FORMAT}; read it with a newer embedkit")
     try:
         return Manifest.model_validate(fields)
     except ValidationError as error:
@@ -369,6 +379,8 @@ class Artifact:
             if len(raw) > LARGEST_MANIFEST:
                 raise ValueError(f"it has more than {LARGEST_MANIFEST:,} bytes")
             manifest = read_manifest(raw)
+        except Newer as error:
+            raise UserError(f"{path} {error}") from error
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}; make the artifact again with the call that made it") from error
         if folder.parts[-3:] != (manifest.kind, manifest.name, manifest.version):

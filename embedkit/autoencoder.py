@@ -14,11 +14,12 @@ from pydantic import Field, PositiveInt
 
 from embedkit import augmentation, engines, images, metrics
 from embedkit.artifacts import Artifact, Images, Metric
-from embedkit.datasets import read_contents, read_rows, with_near
+from embedkit.datasets import read_rows, with_near
 from embedkit.encoders import EncoderFacts, save_encoder
 from embedkit.leaks import Copies, record_fitted
 from embedkit.learning import learn
 from embedkit.preparation import load_pixels
+from embedkit.rows import RowReader
 from embedkit.settings import Seeded, Settings, UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.training import Problem, Rows, Training, resolve
@@ -27,6 +28,8 @@ EPOCHS = 60
 LARGEST_SIDE = 64
 DIMENSIONS = (300, 600)
 SHOWN = 10
+LOOKED_AT = 64
+"""Training pictures by which sizes are found."""
 
 
 class ConvNet(Settings):
@@ -67,7 +70,7 @@ def pretrain_autoencoder(out: Draft, dataset: Images, settings: PretrainAutoenco
     train, validation, test = (np.flatnonzero(split == name) for name in ("train", "validation", "test"))
     if not len(train) or not len(validation):
         raise UserError(f"{dataset} has {len(train)} training and {len(validation)} validation rows; load it with some of both")
-    side, dimension = shape(dataset, settings.network)
+    side, dimension = shape(dataset, train, settings.network)
     pixels = load_pixels(dataset, side, side, out.work / "pixels.npy")
     whole, encoder = build(side, dimension, settings.network.channels, settings.noise)
 
@@ -124,9 +127,20 @@ def _told_apart(pictures: np.ndarray) -> float:
     return 0.9 * float(np.square(scaled - scaled.mean(axis=0)).mean())
 
 
-def shape(dataset: Artifact, network: ConvNet) -> tuple[int, int]:
-    """Side of the pictures in pixels and length of the vectors, where the settings leave them open."""
-    contents = read_contents(dataset, 0, min(64, dataset.manifest.rows or 0))["image"].to_pylist()
+def shape(dataset: Artifact, train: np.ndarray, network: ConvNet) -> tuple[int, int]:
+    """Side of the pictures in pixels and length of the vectors, where the settings leave them open: by the first training rows.
+
+    Args:
+        dataset: pictures.
+        train: (n,) int, the places of its training rows, ascending.
+        network: what the settings say.
+
+    Raises:
+        UserError: when there is no training row.
+    """
+    if not len(train):
+        raise UserError(f"{dataset} has no training rows, by which the size of a network is found; load it with some")
+    contents = RowReader(dataset).contents(train[:LOOKED_AT])["image"].to_pylist()
     sample, side = [images.decode(data) for data in contents], network.side
     if side is None:
         side = min(LARGEST_SIDE, int(np.median([min(picture.shape[:2]) for picture in sample])))

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import platform
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,15 @@ LIBRARIES = {
 
 
 def content(name: str) -> str:
-    """What decides the rows of a built-in dataset, as a string: the versions of the packages it is read from."""
+    """What decides the rows of a built-in dataset, as a string: the versions of the packages it is read from.
+
+    Of those that are read from source files Python's own too, whose `ast` decides which files can be read, and how.
+    """
     if name not in KINDS:
         raise not_among("built-in dataset", name, KINDS)
     packages = ["scikit-learn"] if name == "digits" else LIBRARIES.values()
-    return " ".join(f"{package}={package_version(package)}" for package in packages)
+    python = [] if name == "digits" else [f"python={platform.python_version()}"]
+    return " ".join([*python, *(f"{package}={package_version(package)}" for package in packages)])
 
 
 def rows(name: str, kind: str) -> Iterator[dict[str, Any]]:

@@ -56,7 +56,9 @@ def make_control(
 def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeControl) -> Facts:
     import keras
 
-    side, dimension = autoencoder.shape(dataset, settings.network)
+    rows = read_rows(dataset)
+    train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
+    side, dimension = autoencoder.shape(dataset, train, settings.network)
     fitted = 0
     if control == "random":
         model = autoencoder.build(side, dimension, settings.network.channels)[1]

@@ -85,6 +85,11 @@ class LoadRows(Seeded):
     files: ReadFiles = ReadFiles()
     """How files of rows are read."""
 
+    def deciding(self) -> dict[str, Any]:
+        """What a load is known by: of corrections what stands in them, wherever the file lies."""
+        known = super().deciding()
+        return known | ({"corrections": labels.unpinned(self.corrections)[1]} if self.corrections else {})
+
     @property
     def follows_links(self) -> bool:
         """Whether links that lead out of a source's folder are followed."""

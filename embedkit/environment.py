@@ -107,14 +107,21 @@ def _commit() -> str | None:
         return None
 
 
-_highest = 0
+_highest = [0]
+"""Highest resident memory seen: since the last reset, and then in each block of `peak_of` that was entered and not left."""
 
 
 def reset_peak_memory() -> None:
     """Start measuring the peak anew, where the kernel allows (Linux: proc(5), clear_refs); elsewhere the peak is the process's."""
-    global _highest
-    _highest = 0
+    _see()
+    _highest[0] = 0
     _clear()
+
+
+def _see() -> None:
+    """Take note of the kernel's count before it begins anew."""
+    peak = _peak()
+    _highest[:] = [max(highest, peak) for highest in _highest]
 
 
 def _clear() -> None:
@@ -126,7 +133,7 @@ def _clear() -> None:
 
 def peak_memory_bytes() -> int:
     """Highest resident memory of this process since the last reset."""
-    return max(_highest, _peak())
+    return max(_highest[0], _peak())
 
 
 @contextlib.contextmanager
@@ -136,15 +143,15 @@ def peak_of() -> Iterator[Callable[[], int]]:
     Yields:
         A function that gives, after the block, its highest resident memory in bytes.
     """
-    global _highest
-    _highest = max(_highest, _peak())
+    _see()
+    _highest.append(0)
     _clear()
     found = [0]
     try:
         yield lambda: found[0]
     finally:
-        found[0] = _peak()
-        _highest = max(_highest, found[0])
+        _see()
+        found[0] = _highest.pop()
 
 
 def _peak() -> int:

@@ -5,6 +5,7 @@ here says so in one sentence and names the local form. No code from a hub is eve
 """
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,7 @@ def content(scheme: str, name: str) -> str:
             raise _unknown(name)
         return f"{name} {commits}"
     if scheme == "kaggle":
-        return name
+        return kaggle_handle(name)
     return f"{name} {package_version('keras-hub' if scheme == 'keras' else 'keras')}"
 
 
@@ -44,6 +45,22 @@ def _commit(name: str, kind: str) -> str | None:
         return None
     except Exception as error:
         raise unreachable(f"hf://{name}", error) from error
+
+
+@functools.cache  # as for a commit
+def kaggle_handle(name: str) -> str:
+    """A handle with its version, OWNER/MODEL/FRAMEWORK/VARIATION/VERSION; the newest there is where none was given."""
+    if re.fullmatch(r"[^/]+(/[^/]+){3}/[0-9]+", name):
+        return name
+    import kagglehub
+
+    try:
+        found = Path(kagglehub.model_download(name, "config.json")).parent.name  # lies in a folder of its version
+    except Exception as error:
+        raise unreachable(f"kaggle://{name}", error) from error
+    if not found.isdecimal():
+        raise UserError(f"the newest version of kaggle://{name} can't be told; give one, such as kaggle://{name}/1")
+    return f"{name}/{found}"
 
 
 def _unknown(name: str) -> UserError:

@@ -84,7 +84,9 @@ def load(source: Source, architecture: str | None, alpha: float | None, size: in
 
         return _folder(hubs.snapshot(source.name))
     if source.scheme in ("keras", "kaggle"):
-        return _preset(source.name if source.scheme == "keras" else source.text)
+        from embedkit import hubs
+
+        return _preset(source.name if source.scheme == "keras" else f"kaggle://{hubs.kaggle_handle(source.name)}")
     raise UserError(f"{source} is no network; give a folder, a weights file, hf://NAME, keras://PRESET or applications://NAME")
 
 

@@ -32,8 +32,12 @@ from embedkit.artifacts import (
     Artifact,
     Count,
     Manifest,
+    Newer,
     Sum,
+    changing,
     is_address,
+    let_go,
+    lock_of,
     oldest_first,
     open_file,
     parse_reference,
@@ -243,6 +247,8 @@ class Remote:
         raw = self._read(place, LARGEST_MANIFEST)
         try:
             manifest = read_manifest(raw)
+        except Newer as error:
+            raise UserError(f"{self.address}/{place} {error}") from error
         except ValueError as error:
             raise UserError(f"{self.address}/{place} is damaged: {error}; don't use it") from error
         if f"{manifest.kind}/{manifest.name}@{manifest.version}" != reference:
@@ -253,7 +259,11 @@ class Remote:
         """Copy the files of a manifest, check them, and only then let them be seen."""
         place = self.root / _place(reference)
         _refuse_too_large(reference, sum(file.bytes for file in manifest.files), self.root)
-        with filelock.FileLock(self.root / DRAFTS / f"fetch-{_place(reference).replace('/', '-')}.lock"):
+        copy = self.root / DRAFTS / f"fetch-{_place(reference).replace('/', '-')}"  # of which there is only the file of its lock
+        lock = filelock.FileLock(lock_of(copy))
+        with contextlib.ExitStack() as stack:
+            lock.acquire()
+            stack.callback(let_go, copy, lock)
             if not place.exists():
                 holds = self.root / DRAFTS / f"fetch-{uuid.uuid4().hex}"
                 folder = holds / _place(reference)
@@ -266,9 +276,11 @@ class Remote:
                     Artifact.at(folder).check()
                     for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
                         sync(inner)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.rename(folder, place)
-                    sync(place.parent)
+                    with changing(self.root):  # a name that lost its last version may be going
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        os.rename(folder, place)
+                    for outer in (place.parent, place.parent.parent, self.root):
+                        sync(outer)
                 finally:
                     shutil.rmtree(holds, ignore_errors=True)
         return Artifact.at(place)

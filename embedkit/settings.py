@@ -113,6 +113,10 @@ class Settings(BaseModel):
         super().__pydantic_init_subclass__(**named)
         cls.__doc__ = f"{first_part(cls.__doc__)}\n\n{described(cls)}"
 
+    def deciding(self) -> dict[str, Any]:
+        """What a call is known by: these settings as plain JSON, without what can't change its result."""
+        return self.model_dump(mode="json")
+
     @property
     def follows_links(self) -> bool | None:
         """Whether links that lead out of a source's folder are followed; None for a network's, which may be made of them."""

@@ -112,19 +112,24 @@ class Source:
             known = dict(zip(files, sums, strict=True))
             parts += [_as_counted(text, known[found] if isinstance(found, Path) else found) for text, found in named.items()]
             parts += [f"{name}\0\0{reason}".encode() for name, reason in self.passed_over()]  # what is made tells of it
-        elif self.scheme == "builtin":
-            from embedkit import builtin
-
-            parts = [self.text.encode(), builtin.content(self.name).encode()]
         else:
-            from embedkit import hubs
-
-            parts = [self.text.encode(), hubs.content(self.scheme, self.name).encode()]
+            parts = [self.text.encode(), self._made_with().encode()]
         return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
     def counts(self, path: Path) -> bool:
         """Whether a file is one of those that `content` knew, or would know."""
         return not self._known or path in self._known
+
+    def known(self) -> dict[str, str]:
+        """What a manifest says of it: as it is written, its content, and where it has no files of its own what it is made with."""
+        said = {"text": self.shown, "sha256": self.content()}
+        return said | ({} if self.scheme == "path" else {"with": self._made_with()})
+
+    def _made_with(self) -> str:
+        """Of what stands elsewhere: the versions that decide what it holds."""
+        from embedkit import builtin, hubs
+
+        return builtin.content(self.name) if self.scheme == "builtin" else hubs.content(self.scheme, self.name)
 
     def open(self, path: Path) -> BinaryIO:
         """One of the files, for reading bytes.

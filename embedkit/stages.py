@@ -44,7 +44,7 @@ from pydantic import BaseModel
 
 from embedkit import artifacts, cards, progress
 from embedkit.artifacts import DRAFTS, INPUTS, NAME, Artifact, File, Input, Kinds, Manifest, Metric, refuse_links, sha256
-from embedkit.environment import computing, environment, peak_memory_bytes, reset_peak_memory
+from embedkit.environment import computing, environment, peak_of
 from embedkit.settings import Settings, UserError, described, listed, not_among
 from embedkit.sources import Source
 
@@ -401,7 +401,7 @@ class Stage:
         call = {
             "stage": self.__name__,
             "revision": self.revision,
-            "settings": settings.model_dump(mode="json"),
+            "settings": settings.deciding(),
             "inputs": contents,
         }
         return _digest(call)
@@ -438,9 +438,8 @@ class Stage:
                 return artifact
             draft, given = Draft(folder), [value for value in roles.values() if isinstance(value, Artifact)]
             sources = {role: value for role, value in roles.items() if isinstance(value, Source)}
-            reset_peak_memory()
             start = time.monotonic()
-            with draft.kept_if_begun():
+            with draft.kept_if_begun(), peak_of() as peak:
                 draft.clear()
                 if given and not draft.use(base, given):
                     gone = next((value for value in given if not value.path.exists()), given[0])
@@ -464,7 +463,7 @@ class Stage:
                 stage=self.__name__,
                 revision=self.revision,
                 settings=settings.model_dump(mode="json"),
-                source=next(({"text": source.shown, "sha256": source.content()} for source in sources.values()), None),
+                source=next((source.known() for source in sources.values()), None),
                 inputs=[
                     Input(role=role, ref=str(value), fingerprint=value.manifest.fingerprint)
                     for role, value in roles.items()
@@ -473,7 +472,7 @@ class Stage:
                 decisions=draft.decisions,
                 environment=environment(),
                 seconds=round(time.monotonic() - start, 3),
-                peak_memory_bytes=peak_memory_bytes(),
+                peak_memory_bytes=peak(),
                 **facts.model_dump(),
             )
             return _publish(draft, base, manifest, given)

@@ -59,6 +59,24 @@ def plant(root, reference, files=None, inputs=(), **more):
     return Artifact.at(folder)
 
 
+def test_a_manifest_says_its_format_and_one_without_is_read(root):
+    artifact = plant(root, "texts/a")
+    assert json.loads((artifact / "manifest.json").read_bytes())["format"] == artifact.manifest.format == 1
+    fields = json.loads(artifact.manifest.model_dump_json(exclude={"format"})) | {"seal": "0" * 64}
+    body = json.dumps(fields, indent=1).encode() + b"\n"
+    (artifact / "manifest.json").write_bytes(body.replace(b"0" * 64, hashlib.sha256(body).hexdigest().encode()))
+    assert Artifact.open("texts/a").manifest == artifact.manifest
+
+
+def test_a_manifest_of_a_newer_format_is_refused_and_not_called_damaged(root):
+    artifact = plant(root, "texts/a")
+    (artifact / "manifest.json").write_bytes(artifact.manifest.model_copy(update={"format": 2, "kind": 3}).sealed())
+    words = r"manifest\.json has format 2, and this embedkit knows manifests up to format 1; read it with a newer embedkit$"
+    with pytest.raises(UserError, match=words) as refusal:
+        Artifact.open("texts/a")
+    assert "damaged" not in str(refusal.value)
+
+
 def flip(path, place):
     raw = bytearray(path.read_bytes())
     raw[place] ^= 1

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -10,12 +11,14 @@ from PIL import Image
 from embedkit import (
     Encoder,
     LoadImages,
+    MakeControl,
     PretrainAutoencoder,
     Training,
     UserError,
     engines,
     frameworks,
     load_images,
+    make_control,
     pretrain_autoencoder,
 )
 from embedkit.artifacts import Dataset
@@ -213,13 +216,28 @@ def test_side_and_dimension_follow_the_pictures(tmp_path, size, grey, network, e
     for number in range(3):
         pixels = random.integers(0, 256, (*size, 1 if grey else 3)).repeat(3 if grey else 1, axis=2).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / "some" / f"{number}.png")
-    assert shape(load_images(tmp_path / "some"), network) == expected
+    assert shape(load_images(tmp_path / "some"), np.arange(3), network) == expected
+
+
+def test_the_size_of_a_network_is_that_of_training_pictures_whatever_comes_to_test(tmp_path):
+    data = []
+    for number in range(90):  # test rows come first, large and red
+        split = "test" if number < 70 else "validation" if number < 75 else "train"
+        picture = Image.new("RGB", (40, 40), "red") if split == "test" else Image.new("RGB", (16, 16), (number, number, number))
+        picture.save(path := tmp_path / f"{number}.png")
+        data.append({"image": path.read_bytes(), "split": split})
+    pq.write_table(pa.Table.from_pylist(data), tmp_path / "pictures.parquet")
+    dataset = load_images(tmp_path / "pictures.parquet", LoadImages(split_column="split", duplicates="keep"))
+    assert shape(dataset, np.arange(75, 90), ConvNet()) == (16, 128)
+    control = make_control(dataset, MakeControl(control="random"))
+    learned = pretrain_autoencoder(dataset, PretrainAutoencoder(training=Training(epochs=1, preflight=False)))
+    assert [(one.manifest.details["height"], one.manifest.details["dimension"]) for one in (control, learned)] == [(16, 128)] * 2
 
 
 def test_one_coloured_picture_among_grey_ones_makes_them_coloured(tmp_path):
     folder = stripes(tmp_path / "some", 5)
     Image.fromarray(np.tile(np.array([10, 20, 30], np.uint8), (8, 8, 1))).save(folder / "train" / "colour.png")
-    assert shape(load_images(folder), ConvNet()) == (8, 96)
+    assert shape(load_images(folder), np.arange(5), ConvNet()) == (8, 96)
 
 
 def test_pixels_are_decoded_once_and_kept_in_row_order(pictures, tmp_path):

@@ -1,6 +1,7 @@
 """Built-in data: scikit-learn's digits, and rows read from the source of a library made for these tests."""
 
 import io
+import platform
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from embedkit import builtin
 from embedkit.datasets import LoadTable, load_images, load_table, load_texts, read_contents, read_rows
 from embedkit.readers import ReadFiles
 from embedkit.settings import UserError
+from embedkit.sources import Source
 
 FIRST = '''"""A module docstring is nobody's."""
 
@@ -225,7 +227,15 @@ def test_what_decides_built_in_rows_is_the_version_of_what_they_are_read_from(mo
     assert builtin.content("digits") == f"scikit-learn={sklearn.__version__}"
     assert "numpy=" + np.__version__ in builtin.content("symbols") == builtin.content("docstrings")
     monkeypatch.setattr(builtin, "LIBRARIES", {"sklearn": "scikit-learn", "gone": "gone"})
-    assert builtin.content("symbols") == f"scikit-learn={sklearn.__version__} gone=None"
+    python = platform.python_version()
+    assert builtin.content("symbols") == f"python={python} scikit-learn={sklearn.__version__} gone=None"
+
+
+def test_built_in_texts_name_the_python_and_the_libraries_that_they_are_read_with(library, monkeypatch):
+    source = load_texts("builtin:docstrings").manifest.source
+    assert source["with"] == builtin.content("docstrings") and f"python={platform.python_version()} " in source["with"]
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
+    assert Source("builtin:docstrings").content() != source["sha256"]
 
 
 def test_every_library_that_rows_are_read_from_is_installed():

@@ -722,6 +722,16 @@ def test_the_last_correction_of_a_row_counts_so_that_files_can_be_joined(correct
     assert (labels, marks) == (["a", "a", "a", None], [True, False, False, True])
 
 
+def test_where_corrections_lie_makes_no_other_dataset_but_what_stands_in_them_does(write):
+    path, lines = write("t.csv", "text\none\ntwo\nthree\n"), f"id,label\n{ID_ONE},a\n"
+    here, there = (write(name, lines) for name in ("c.csv", "elsewhere.csv"))
+    first = load_texts(path, LoadTexts(corrections=str(here)))
+    assert load_texts(path, LoadTexts(corrections=str(there))) == first
+    there.write_text(lines.replace(",a", ",b"))
+    assert load_texts(path, LoadTexts(corrections=str(there))) != first
+    assert first.manifest.settings["corrections"].startswith(f"{here}#sha256=")
+
+
 def test_corrections_may_be_the_only_labels(write):
     path = write("a.csv", "text\none\ntwo\n")
     dataset = load_texts(path, LoadTexts(corrections=str(write("c.csv", f"id,label\n{ID_ONE},a\n"))))

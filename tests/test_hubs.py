@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from embedkit import hubs
+from embedkit import hubs, networks
 from embedkit.datasets import LoadImages, load_images, load_table, load_texts
 from embedkit.settings import UserError
+from embedkit.sources import Source
 
 COMMIT = "1234567890" * 4
 COLOURS = ("red", "green", "blue", "white", "black", "gray")
@@ -303,6 +304,40 @@ def test_with_no_network_a_network_of_a_hub_is_refused_in_one_sentence():
         hubs.snapshot("nobody/nothing")
     with pytest.raises(UserError, match=OFFLINE):
         list(hubs.splits("nobody/nothing", None))
+
+
+def test_a_network_of_kaggle_without_a_version_is_the_newest_that_was_found(tmp_path, monkeypatch):
+    import kagglehub
+
+    newest, asked = iter((3, 4)), []
+
+    def download(handle, path):
+        asked.append((handle, path))
+        return str(tmp_path / "models" / handle / str(next(newest)) / path)
+
+    monkeypatch.setattr(kagglehub, "model_download", download)
+    loaded = []
+    monkeypatch.setattr(networks, "_preset", loaded.append)
+    hubs.kaggle_handle.cache_clear()
+    source = Source("kaggle://keras/bert/keras/tiny")
+    assert source.known()["with"] == "keras/bert/keras/tiny/3"
+    networks.load(source)
+    assert loaded == ["kaggle://keras/bert/keras/tiny/3"] and asked == [("keras/bert/keras/tiny", "config.json")]
+    first = source.content()
+    hubs.kaggle_handle.cache_clear()  # as another process, after a new version came
+    assert source.content() != first and source.known()["with"] == "keras/bert/keras/tiny/4"
+
+
+def test_with_no_network_a_network_of_kaggle_without_a_version_is_refused_in_one_sentence(monkeypatch):
+    import kagglehub
+
+    def fail(*given):
+        raise ConnectionError
+
+    monkeypatch.setattr(kagglehub, "model_download", fail)
+    hubs.kaggle_handle.cache_clear()
+    with pytest.raises(UserError, match=r"kaggle://keras/bert/keras/tiny could not be reached \(ConnectionError: no network\?\)"):
+        hubs.content("kaggle", "keras/bert/keras/tiny")
 
 
 def test_what_the_other_hubs_names_stand_for_needs_no_network():

@@ -5,13 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
 import pytest
 
 from embedkit import Embed, embed, environment, import_encoder, load_texts
-from embedkit.artifacts import Artifact, File, Input, Manifest
+from embedkit.artifacts import Artifact, File, Input, Manifest, changing
 from embedkit.cli import main
 from embedkit.embedding import file_of
 from embedkit.remote import Remote
@@ -88,6 +89,19 @@ def test_an_artifact_goes_to_a_store_and_comes_back_byte_for_byte(lines, bucket,
     assert (copy / file_of(3)).read_bytes() == (lines / file_of(3)).read_bytes()
     assert [str(one) for one in copy.ancestors()] == [str(one) for one in lines.ancestors()]
     assert copy.check().inputs["dataset"].check().manifest.rows == 40
+
+
+def test_a_copy_waits_for_who_changes_the_root_and_leaves_no_lock(lines, bucket, tmp_path, monkeypatch):
+    Remote(f"s3://{bucket}").send(lines)
+    another_machine(tmp_path, monkeypatch)
+    remote, copies = Remote(f"s3://{bucket}"), []
+    copying = threading.Thread(target=lambda: copies.append(remote.fetch("vectors/lines-tiny-bert")))
+    with changing(remote.root):  # as prune does, which may be about to take an empty name away
+        copying.start()
+        copying.join(2)
+        assert copying.is_alive() and not (remote.root / "vectors").exists()
+    copying.join()
+    assert copies[0].problems() == [] and [path.name for path in (remote.root / ".drafts").iterdir()] == ["changes.lock"]
 
 
 def test_nothing_is_seen_in_a_store_before_all_of_it_is_there(lines, bucket, monkeypatch):

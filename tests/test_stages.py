@@ -317,6 +317,28 @@ def sweeten(
     return Facts()
 
 
+@stage("gulp", revision=1)
+def gulp(out: Draft, source: Source, settings: Brew = Brew()) -> Facts:
+    """Take a lot of memory, and then a brew.
+
+    Args:
+        source: what it is brewed from.
+    """
+    np.ones(GULP // 8)
+    brew(source, settings)
+    return Facts()
+
+
+GULP = 400 * 2**20
+"""Bytes."""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel doesn't begin anew with its count")
+def test_a_stage_inside_another_leaves_it_its_peak_of_memory(leaves):
+    whole = gulp(leaves).manifest.peak_memory_bytes
+    assert whole - brew(leaves).manifest.peak_memory_bytes > 0.9 * GULP
+
+
 def test_inputs_by_keyword_may_be_left_out(leaves):
     signature = inspect.signature(sweeten)
     assert list(signature.parameters) == ["brew", "settings", "sugar", "leaf", "name", "root"]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, PositiveInt
 
-from embedkit import checkpoints, entities, maps, metrics
+from embedkit import checkpoints, codes, entities, maps, metrics
 from embedkit.artifacts import Artifact, Metric, Table
 from embedkit.crossfit import NONE, file_of
 from embedkit.datasets import given_away, read_contents, read_rows, with_near
@@ -77,7 +77,7 @@ def learn_categories(out: Draft, dataset: Table, settings: LearnCategories = Lea
     rows = with_near(dataset, read_rows(dataset))
     lesson = _lesson(dataset, rows, settings)
     contents = read_contents(dataset, 0, len(rows))
-    columns, found = fitted_columns(str(dataset), contents.take(lesson.train), settings)
+    columns, found = fitted_columns(str(dataset), contents.take(lesson.train), settings, lesson.task, lesson.train)
     inputs = stacked([batch for _, batch in TableFeed(columns).batches(contents)])
     case = case_of(lesson.task, columns, inputs, lesson.ids, lesson.train, settings.seed)
     network = Entities(columns, case, settings.network, settings.seed)
@@ -145,13 +145,23 @@ def _lesson(dataset: Artifact, rows: pa.Table, settings: Categories) -> Given:
     return Given(None, "none", ids, train, validation, test, [])
 
 
-def fitted_columns(dataset: str, table: pa.Table, settings: Categories) -> tuple[Columns, list[Found]]:
+def fitted_columns(
+    dataset: str, table: pa.Table, settings: Categories, task: Task | None, train: np.ndarray
+) -> tuple[Columns, list[Found]]:
     """The columns by their training rows.
+
+    Args:
+        dataset: what it is called.
+        table: the training rows.
+        settings: what is said of columns.
+        task: what is to be predicted, if anything.
+        train: (training rows,) their places in the dataset.
 
     Raises:
         UserError: when none is embedded.
     """
-    columns, found = find(table, settings.roles, settings.shared, settings.least_count, settings.one_hot)
+    targets = task and codes.as_columns(task.targets[train], len(task.classes))
+    columns, found = find(table, settings.roles, settings.shared, settings.least_count, settings.one_hot, targets)
     if not columns.embedded:
         reasons = ", ".join(f"{one.name!r} is {one.role} ({one.reason})" for one in found)
         raise UserError(

@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from embedkit import entities, frameworks, progress, splits
+from embedkit import codes, entities, frameworks, progress, splits
 from embedkit.entities import CrossFitted, Entities, Network, TableTraining, resolved
 from embedkit.features import Columns, as_texts, text_array
 from embedkit.pipelines import TableFeed
@@ -197,7 +197,8 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
         if labels is not None:
             check_consistent_length(table, labels)
         rules = asked.roles, asked.shared, asked.least_count, asked.one_hot
-        self.columns_, self.found_ = find(table, *rules)
+        targets = _as_columns(labels)
+        self.columns_, self.found_ = find(table, *rules, targets)
         self.target_, self.vectors_, crossed = None, [], None
         train = validation = np.empty(0, int)
         seed = asked.random_state if isinstance(asked.random_state, int) else self._drawn_seed()
@@ -206,7 +207,7 @@ class EntityEmbedding(TransformerMixin, BaseEstimator):
             order = np.argsort(splits.mix(np.arange(len(table)), seed), kind="stable")
             held = max(1, round(asked.validation_share * len(table)))
             train, validation = np.sort(order[held:]), np.sort(order[:held])
-            self.columns_, self.found_ = find(table.take(train), *rules)
+            self.columns_, self.found_ = find(table.take(train), *rules, None if targets is None else targets[train])
         if not self.columns_.columns:
             raise UserError(f"no column of X tells its rows apart: left out {left_out(self.found_)}; give others, or set roles")
         inputs = _encoded(self.columns_, table)
@@ -374,6 +375,14 @@ def _labels(y: Any, target: str | None) -> tuple[str | None, np.ndarray | None]:
         return target, y.astype(np.float64)
     except (ValueError, TypeError) as error:
         raise UserError(f"target {target!r} learns numbers, but y holds others ({error}); set target to 'class'") from None
+
+
+def _as_columns(labels: np.ndarray | None) -> np.ndarray | None:
+    """Labels as `codes` takes them, (rows, outputs) float64."""
+    if labels is None or labels.dtype.kind not in "US":
+        return None if labels is None else codes.as_columns(labels.astype(np.float64))
+    names, targets = np.unique(labels, return_inverse=True)
+    return codes.as_columns(targets, len(names))
 
 
 def _task(labels: np.ndarray, target: str | None, train: np.ndarray) -> Task:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel
 
+from embedkit import codes
 from embedkit.features import PARTS, Calendar, Category, Columns, Embedded, Numbers, Vocabulary, as_texts, calendar, moments, pc
 from embedkit.settings import UserError, not_among
 
@@ -89,7 +90,12 @@ def dimension(values: int) -> int:
 
 
 def find(
-    table: pa.Table, rules: tuple[str, ...] = (), shared: tuple[str, ...] = (), least_count: int = 3, one_hot: int = ONE_HOT
+    table: pa.Table,
+    rules: tuple[str, ...] = (),
+    shared: tuple[str, ...] = (),
+    least_count: int = 3,
+    one_hot: int = ONE_HOT,
+    targets: np.ndarray | None = None,
 ) -> tuple[Columns, list[Found]]:
     """What an encoder makes of each column, by the values of the training rows.
 
@@ -99,6 +105,7 @@ def find(
         shared: names of columns that have one vocabulary, joined by commas.
         least_count: training rows that a value needs for a vector of its own.
         one_hot: values of a column of words up to which it is one-hot.
+        targets: (rows, outputs) float of these rows, by which whole numbers that name things are told; None where there are none.
 
     Returns:
         The columns that are used, in order, and what was found of each.
@@ -119,7 +126,7 @@ def find(
         values = table[name]
         texts = as_texts(values)
         counts = _counts(texts)
-        role, reason = (rule.role, ASKED) if rule else _role(name, values, texts, counts, least_count, one_hot)
+        role, reason = (rule.role, ASKED) if rule else _role(name, values, texts, counts, least_count, one_hot, targets)
         one = Found(name=name, role=role, reason=reason, values=len(counts))
         if role == "embedding":
             group = together.get(name, (name,))
@@ -192,7 +199,13 @@ def _counts(texts: pa.ChunkedArray) -> np.ndarray:
 
 
 def _role(
-    name: str, values: pa.ChunkedArray, texts: pa.ChunkedArray, counts: np.ndarray, least_count: int, one_hot: int
+    name: str,
+    values: pa.ChunkedArray,
+    texts: pa.ChunkedArray,
+    counts: np.ndarray,
+    least_count: int,
+    one_hot: int,
+    targets: np.ndarray | None,
 ) -> tuple[Role, str]:
     """The role of a column that nothing was said of, and why."""
     if not len(counts):
@@ -205,14 +218,19 @@ def _role(
     if pa.types.is_boolean(values.type) or (words and len(counts) <= one_hot):
         return "one-hot", f"{len(counts)} different values"
     whole = pa.types.is_integer(values.type)
-    key = whole and len(counts) > one_hot and re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name)[-1].lower() in KEYS
+    many = whole and len(counts) > one_hot
+    key = many and re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", name)[-1].lower() in KEYS
+    recurring = counts[counts >= least_count].sum() / counts.sum()
+    why = "texts that recur" if words else "whole numbers that name things, by the column's name"
+    if many and not key and recurring >= RECURRING and targets is not None and not _is_index(values, counts):
+        known = np.asarray(values.is_valid())
+        key = codes.name_things(values.drop_null().to_numpy(), targets[known])
+        why = "whole numbers that name things, since their order says nothing of the target"
     if not words and not key:
         if whole and _is_index(values, counts):
             return "one-hot", f"an index of {len(counts)} values"
         return "number", "numbers"
-    recurring = counts[counts >= least_count].sum() / counts.sum()
     if recurring >= RECURRING:
-        why = "whole numbers that name things, by the column's name" if key else "texts that recur"
         return "embedding", f"{len(counts):,} different values: {why}"
     length = pc.mean(pc.count_substring(texts, " ")).as_py() + 1
     if length >= SENTENCE:

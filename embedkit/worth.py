@@ -163,7 +163,7 @@ class _Bench:
         if self.kept is None or self.kept[0] != key:
             self.kept = None
             train, held = self.drawn(pool, seed)
-            columns, _ = fitted_columns(str(self.dataset), self.contents.take(train), settings)
+            columns, _ = fitted_columns(str(self.dataset), self.contents.take(train), settings, task, train)
             inputs = stacked([batch for _, batch in TableFeed(columns).batches(self.contents)])
             case = case_of(task, columns, inputs, self.ids, train, seed)
             network = Entities(columns, case, settings.network, seed)
@@ -245,7 +245,7 @@ def _predicted(
         columns = made.network.columns
         learned = vectors[:, sum(len(column.outputs) for column in columns.plain) :]
         return rivals.boosted(task, cells.without(columns), pool, test, seed, settings.rounds, learned)
-    columns, _ = fitted_columns(str(bench.dataset), bench.contents.take(train), settings)
+    columns, _ = fitted_columns(str(bench.dataset), bench.contents.take(train), settings, task, train)
     cells = Cells.of(columns, bench.contents)
     if name == "boosting":
         return rivals.boosted(task, cells, pool, test, seed, settings.rounds)
@@ -261,7 +261,7 @@ def _worth(bench: _Bench, settings: CompareCategories) -> list[dict[str, Any]]:
     """What was made of each column, and what its vectors save of the loss in fold and out of fold; of the first split and seed."""
     split, (pool, _) = next(iter(bench.splits.items()))
     train, _ = bench.drawn(pool, settings.seed)
-    _, found = fitted_columns(str(bench.dataset), bench.contents.take(train), settings)
+    _, found = fitted_columns(str(bench.dataset), bench.contents.take(train), settings, bench.task_of(pool), train)
     made, _, _ = bench.learned(bench.task_of(pool), (split, settings.seed), pool, settings.seed)
     said = [one.model_dump(exclude_none=True) for one in found]
     for column, gain in zip(made.network.columns.embedded, made.worth(train), strict=True):

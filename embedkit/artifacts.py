@@ -662,8 +662,8 @@ def strays(root: Path | str | None = None) -> Iterator[str]:
                 yield f"{shown} can't be the folder of a {level}; give it its name back, or move it out of the root"
 
 
-def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
-    """The newest undamaged artifact with this fingerprint, or None.
+def find(root: Path, kind: str, fingerprint: str, name: str = "") -> Artifact | None:
+    """The newest undamaged artifact with this fingerprint, of several names the one of this name first; or None.
 
     Raises:
         UserError: when the kind's folder is a link.
@@ -671,7 +671,7 @@ def find(root: Path, kind: str, fingerprint: str) -> Artifact | None:
     refuse_links(root / kind)
     names = (root / kind).iterdir() if (root / kind).is_dir() else ()
     fitting = (folder for name in names for folder in versions(name) if folder.name.endswith(f"-{fingerprint[:8]}"))
-    for folder in sorted(fitting, key=lambda path: path.name, reverse=True):
+    for folder in sorted(fitting, key=lambda path: (path.parent.name == name, path.name), reverse=True):
         try:
             artifact = Artifact.at(folder)
         except UserError:

@@ -8,7 +8,6 @@ import functools
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -131,6 +130,14 @@ def _clear() -> None:
         return
 
 
+def memory_bytes() -> int | None:
+    """Memory of this machine; None where nobody says."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, macOS not all of its names
+        return None
+
+
 def peak_memory_bytes() -> int:
     """Highest resident memory of this process since the last reset."""
     return max(_highest[0], _peak())
@@ -161,5 +168,9 @@ def _peak() -> int:
         match = None
     if match:
         return int(match.group(1)) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows has none, and nothing else that says it
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, the others in KiB

@@ -4,7 +4,6 @@ Vectors are brought to length 1 before they are indexed, so that scores are cosi
 Ids are the dataset's own, stored in the index, so that no row number can shift.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from embedkit import frameworks, indexfile, metrics
 from embedkit.artifacts import Artifact, Vectors
 from embedkit.datasets import fetch, read_rows
 from embedkit.encoders import Encoder
+from embedkit.environment import memory_bytes
 from embedkit.settings import Settings, UserError
 from embedkit.stages import Draft, Facts, stage
 from embedkit.vectors import identity_of, read_vectors
@@ -99,8 +99,8 @@ def _refuse_too_large(vectors: Artifact, dimension: int, settings: BuildIndex) -
     """Stop before a graph is begun that memory can't hold."""
     rows = vectors.manifest.rows or 0
     needed = rows * (8 * dimension + 8 * settings.links)  # vectors here and in the index; twice as many links on the first level
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > there:
+    there = memory_bytes()
+    if there is not None and needed > there:
         raise UserError(
             f"{rows:,} rows with {settings.links} links each take about {needed / 1e9:,.1f} GB, but this machine has "
             f"{there / 1e9:,.1f} GB of memory; take fewer links, or method exact"

@@ -102,8 +102,8 @@ def _answering(reference: str, root: str) -> Callable[[list[Any]], Any]:
 
 
 def _main() -> None:
-    core = min(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})  # before TensorFlow starts its threads
+    if hasattr(os, "sched_setaffinity"):  # macOS and Windows have no such call, and measure on all cores
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before TensorFlow starts its threads
     asked = json.load(sys.stdin)
     answers = [_answering(reference, asked["root"]) for reference in asked["references"]]
     print(json.dumps(alternating(answers, asked["rows"], asked["rounds"])))

@@ -275,7 +275,9 @@ def _digest(value: Any) -> str:
 
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk, so that the order of writing holds through a power cut too."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders, and writes their entries with the files
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -330,7 +332,7 @@ class Stage:
         """Run the stage, or return what an earlier run of the same call published."""
         base, roles, settings = self._call(arguments, named, root)
         fingerprint = self._fingerprint(roles, settings)
-        name = self._name(name, roles, settings)
+        asked, name = name, self._name(name, roles, settings)
         outer = _outer.get()
         with _readable_failures(base):
             kind = self.kind(roles) if callable(self.kind) else self.kind
@@ -341,6 +343,9 @@ class Stage:
                 else:
                     with _one_at_a_time(self.__name__):
                         made = self._make(base, kind, fingerprint, name, roles, settings)
+                if asked is not None and made.manifest.name != name:
+                    log.info("%s: was published by the same call, and is called %s too", made, name)
+                    made = _also_named(made, base, name)
                 if outer is None or outer.root != base or outer.use(base, [made]):  # or else it was pruned meanwhile
                     return made
 
@@ -415,11 +420,9 @@ class Stage:
         return name
 
     def _reuse(self, base: Path, kind: str, fingerprint: str, name: str) -> Artifact | None:
-        artifact = artifacts.find(base, kind, fingerprint)
+        artifact = artifacts.find(base, kind, fingerprint, name)
         if artifact:
             log.info("%s: reused, made %s", artifact, artifact.manifest.created)
-            if artifact.manifest.name != name:
-                log.info("%s: the same call was published under this name; %r was not used", artifact, name)
         return artifact
 
     def _make(
@@ -615,24 +618,49 @@ def _publish(draft: Draft, base: Path, manifest: Manifest, inputs: list[Artifact
         files.append(File(path=path.relative_to(made).as_posix(), bytes=path.stat().st_size, sha256=sha256(path)))
     for inner in (path for path in made.rglob("*") if path.is_dir()):
         sync(inner)
-    folder = base / manifest.kind / manifest.name
-    refuse_links(folder.parent, folder)
     with artifacts.changing(base):  # of two calls that publish under one name at once each sees the other's version
-        folder.mkdir(parents=True, exist_ok=True)
-        now = datetime.now(UTC)
-        if older := artifacts.versions(folder):  # versions of a name sort by their second, so a newer one must have a later one
-            newest = datetime.strptime(older[-1].name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            now = max(now, newest + timedelta(seconds=1))
-        version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
-        finished = manifest.model_copy(update={"files": files, "version": version, "created": now.isoformat(timespec="seconds")})
-        (made / "manifest.json").write_bytes(finished.sealed())
-        sync(made / "manifest.json")
-        sync(made)
-        os.rename(made, folder / version)
-        for outer in (folder, folder.parent, base):
-            sync(outer)
+        artifact = _appear(made, base, manifest.model_copy(update={"files": files}))
     shutil.rmtree(draft.folder, ignore_errors=True)
-    artifact = Artifact.at(folder / version)
+    finished = artifact.manifest
     rows = "" if finished.rows is None else f"{finished.rows:,} rows "
     log.info("%s: published, %sin %.1f s", artifact, rows, finished.seconds)
     return artifact
+
+
+def _appear(made: Path, base: Path, manifest: Manifest) -> Artifact:
+    """Give a folder with an artifact's files its manifest and its place, by one rename; the root is locked."""
+    folder = base / manifest.kind / manifest.name
+    refuse_links(folder.parent, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    if older := artifacts.versions(folder):  # versions of a name sort by their second, so a newer one must have a later one
+        newest = datetime.strptime(older[-1].name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        now = max(now, newest + timedelta(seconds=1))
+    version = f"{now:%Y%m%dT%H%M%SZ}-{manifest.fingerprint[:8]}"
+    finished = manifest.model_copy(update={"version": version, "created": now.isoformat(timespec="seconds")})
+    (made / "manifest.json").write_bytes(finished.sealed())
+    sync(made / "manifest.json")
+    sync(made)
+    os.rename(made, folder / version)
+    for outer in (folder, folder.parent, base):
+        sync(outer)
+    return Artifact.at(folder / version)
+
+
+def _also_named(artifact: Artifact, base: Path, name: str) -> Artifact:
+    """What was published under another name, findable by this one as well; where files can be linked they take no room twice."""
+    made = base / DRAFTS / f"named-{uuid.uuid4().hex[:12]}"
+    with artifacts.changing(base):
+        try:
+            for file in artifact.manifest.files:
+                path = made / file.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(artifact / file.path, path)
+                except OSError:  # a file system without links
+                    shutil.copyfile(artifact / file.path, path)
+                    sync(path)
+            made.mkdir(parents=True, exist_ok=True)
+            return _appear(made, base, artifact.manifest.model_copy(update={"name": name}))
+        finally:
+            shutil.rmtree(made, ignore_errors=True)

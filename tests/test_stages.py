@@ -468,16 +468,23 @@ def test_name_root_place_and_date_make_no_other_call(leaves, tmp_path, diary):
     elsewhere.parent.mkdir()
     shutil.copy(leaves, elsewhere)
     os.utime(elsewhere, (1, 1))
-    assert brew(elsewhere) == brew(leaves, name="another") == brew(leaves, Brew(parts=4, seed=0, strength="1")) == first
+    assert brew(elsewhere) == brew(leaves, Brew(parts=4, seed=0, strength="1")) == first
     assert diary().count("starts") == 1
     moved = brew(elsewhere, root=tmp_path / "other-root")
     assert fingerprint(moved) == fingerprint(first) and moved != first and files(moved) == files(first)
 
 
-def test_a_name_that_was_not_used_is_said(leaves, told):
+def test_what_exists_under_another_name_is_findable_by_a_new_one_as_well(leaves, told, diary):
     first = brew(leaves, name="tea")
-    brew(leaves, name="coffee")
-    assert any(str(first) in line and "'coffee' was not used" in line for line in told())
+    second = brew(leaves, name="coffee")
+    assert diary().count("starts") == 1 and fingerprint(second) == fingerprint(first)
+    assert Artifact.open("brew/coffee", first.root) == second and Artifact.open("brew/tea", first.root) == first
+    assert second.manifest.name == "coffee" and not second.problems() and files(second) == files(first)
+    assert brew(leaves, name="tea") == first and brew(leaves, name="coffee") == second
+    assert len(list_artifacts(first.root)) == 2 and brew(leaves) in (first, second)
+    assert any("is called coffee too" in line for line in told())
+    shutil.rmtree(first.path)
+    assert not second.problems() and brew(leaves, name="tea").manifest.name == "tea" and diary().count("starts") == 1
 
 
 def test_other_content_of_an_input_makes_another_call_the_same_content_does_not(leaves, tmp_path, diary):

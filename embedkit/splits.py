@@ -97,9 +97,12 @@ def _filled(rows: np.ndarray, validation: float, test: float) -> np.ndarray:
         return _cut((np.arange(len(rows)) + 0.5) / total, validation, test)
     splits, taken = np.zeros(len(rows), np.int8), 0
     for split, share, until in ((2, test, test), (1, validation, test + validation)):
-        for unit in np.flatnonzero(splits == 0).tolist():
-            if rows[unit] <= max(1, share * total) and (taken + rows[unit] / 2) / total < until:
-                splits[unit], taken = split, taken + rows[unit]
+        for over in (False, True):  # first what fits, then what brings the split nearer to its share
+            for unit in np.flatnonzero(splits == 0).tolist():
+                size = rows[unit]
+                fits = size <= max(1, share * total) and (over or size == 1 or taken + size <= until * total)
+                if fits and (taken + size / 2) / total < until:
+                    splits[unit], taken = split, taken + size
     return splits
 
 

@@ -155,6 +155,38 @@ def test_equal_rows_of_a_stratum_stay_together():
     assert np.bincount(drawn[:50]).tolist() == [30, 10, 10]
 
 
+def test_equal_rows_of_different_strata_stay_together_with_most_of_them():
+    content = np.r_[np.arange(200), np.zeros(3, int)]  # one content has four rows, of which three are in another stratum
+    drawn = splits.draw_stratified(hashes(203), np.r_[np.zeros(200, int), np.ones(3, int)], 0.2, 0.2, seed=0, units=content)
+    assert len(set(drawn[content == 0].tolist())) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_are_of_rows_however_often_some_of_them_recur(seed):
+    random = np.random.default_rng(seed)
+    content = random.integers(0, 400, 2000) ** 2 // 400  # a few recur a hundred times
+    positive = (random.permutation(400) < 60)[content].astype(int)
+    drawn = splits.draw_stratified(hashes(2000), positive, 0.1, 0.2, seed, units=content)
+    shares = np.bincount(drawn, minlength=3) / 2000
+    assert np.abs(shares - [0.7, 0.1, 0.2]).max() < 0.01
+    assert not splits.straddling(content, drawn)[0].any()
+    rates = [positive[drawn == side].mean() for side in range(3)]
+    assert np.abs(np.array(rates) - positive.mean()).max() < 0.1 * positive.mean()
+
+
+def test_a_row_that_recurs_more_often_than_a_split_is_large_is_trained_on():
+    content = np.r_[np.zeros(300, int), np.arange(1, 701)]
+    drawn = splits.draw_stratified(hashes(1000), np.zeros(1000, int), 0.1, 0.2, seed=1, units=content)
+    assert not drawn[:300].any() and np.bincount(drawn).tolist() == [700, 100, 200]
+
+
+def test_rows_are_together_that_have_a_key_in_common_be_it_by_way_of_others():
+    one, other = np.array([1, 1, 2, 3, 4, 5]), np.array([7, 8, 8, 9, 7, 10])
+    assert splits.together(one, other).tolist() == [0, 0, 0, 3, 0, 5]
+    assert splits.together(one).tolist() == [0, 0, 2, 3, 4, 5]
+    assert splits.together(np.empty(0, int)).tolist() == []
+
+
 def test_a_stratified_draw_is_no_sort_by_position():
     drawn = splits.draw_stratified(hashes(100), np.zeros(100, int), 0.1, 0.2, seed=0)
     assert drawn.tolist() != sorted(drawn.tolist()) and drawn.tolist() != sorted(drawn.tolist(), reverse=True)

@@ -21,16 +21,22 @@ def slowly(block):
     return pytest.param(block, marks=pytest.mark.slow if learns else (), id=block.split("embedkit ")[-1].split()[0])
 
 
-@pytest.mark.shared
-@pytest.mark.parametrize("block", [slowly(block) for block in blocks("sh") if "pip install" not in block])
-def test_every_shell_block_runs(block, tmp_path):
+def run(block, folder):
+    """A block in a shell, and what it printed."""
     networks = {
         "MINILM": str(SHARED / "models/all-MiniLM-L6-v2"),
         "MOBILENET": str(SHARED / "models/imagenet/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"),
     }
     command = ["bash", "-euo", "pipefail", "-c", block]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | networks, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=os.environ | networks, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("block", [slowly(block) for block in blocks("sh") if "pip install" not in block])
+def test_every_shell_block_runs(block, tmp_path):
+    done = run(block, tmp_path)
     if "distil" in block:
         assert re.search("^export/minilm-layers-sentence-transformers@", done.stdout, re.MULTILINE) and "twin" in done.stdout
     elif "learn-categories" in block:
@@ -43,6 +49,14 @@ def test_every_shell_block_runs(block, tmp_path):
         assert "a truly fine film number" in done.stdout and "artifacts are as published" in done.stdout
     else:
         assert "block_12_add" in done.stdout and "encoder/mobilenetv2-0.35-block_12_add@" in done.stdout
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_shell_blocks_run_one_after_the_other_in_one_root(tmp_path):
+    for block in blocks("sh"):
+        if "pip install" not in block:
+            run(block, tmp_path)
 
 
 def test_the_installing_blocks_are_what_ci_runs():

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from embedkit import builtin, columns, formats, pictures, readers
+from embedkit import builtin, columns, declarations, formats, pictures, readers
 from embedkit.folders import SPLITS, layout
 from embedkit.readers import ReadFiles, Record
 from embedkit.settings import Settings, UserError, not_among
@@ -230,9 +230,9 @@ def _column(name: str, values: list[dict[str, Any]], found: columns.Column, role
     role = next((role for role, taken in roles.items() if taken == name), None)
     shown = [_shown(value) for value in given]
     counts = Counter(shown)
-    kind, why = found.type, found.why
+    kind, why = found.type if found.type == columns.LEFT_OUT else declarations.WORDS[found.type], found.why
     if folder:
-        kind, why = ("word", "the names of the folders") if name == "label" else ("picture", "a file each")
+        kind, why = ("text", "the names of the folders") if name == "label" else ("picture", "a file each")
         shown = [row["path"] for row in values] if name == "image" else shown
     elif any(isinstance(value, dict | bytes) for value in given[:EXAMPLES]):
         kind, why = ("picture", "encoded pictures") if role == "picture" else ("other", "objects or bytes")

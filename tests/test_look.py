@@ -124,10 +124,10 @@ def test_a_table_is_told_with_types_missing_values_and_reasons(tmp_path, capsys)
     assert seen.kind == "table" and types == {
         "no": "left out",
         "area": "number",
-        "day": "moment",
-        "code": "word",
-        "gap": "whole",
-        "target": "word",
+        "day": "time",
+        "code": "text",
+        "gap": "integer",
+        "target": "text",
     }
     assert {column.name: column.missing for column in seen.columns if column.missing} == {"gap": 0.25}
     assert "column 'no' numbers the rows" in " ".join(seen.notes) and roles(seen) == {"label": "target"}

@@ -33,8 +33,8 @@ FLAT, SHADE = 6.0, 8.0
 """Standard deviation of the grey levels (of 255) below which a picture is too flat to be told; how far mean colours may differ."""
 TOLERANCE = 1e-5
 """How far two numbers may be apart: as a share of their size, or of the column's root mean square where that is larger."""
-WINDOW = 1000
-"""Tolerances within which the rows are counted that meet a number by chance."""
+WINDOWS = (10, 100, 1000)
+"""Tolerances within which rows are counted, to say how many meet a number by chance; the densest counts."""
 CHANCE, CROWDED = 0.05, 5
 """Rows that may be expected to meet a row by chance; where more are, the row says too little. How many times denser numbers may lie
 than the rows within the window say."""
@@ -343,9 +343,12 @@ def _met(values: np.ndarray) -> np.ndarray:
     def share(width: float) -> np.ndarray:
         return (np.searchsorted(ordered, values + width, "right") - np.searchsorted(ordered, values - width)) / len(values)
 
+    densest = np.full(len(values), 1 / (WINDOWS[-1] * len(values)))
+    for window in WINDOWS:  # without the number itself
+        densest = np.maximum(densest, (share(window * TOLERANCE) - 1 / len(values)) / window)
     equal = np.searchsorted(ordered, values, "right") - np.searchsorted(ordered, values)
     often = np.where(equal > 1, share(TOLERANCE), 0.0)  # a count that recurs
-    return np.log(np.maximum(often, share(WINDOW * TOLERANCE) / WINDOW))
+    return np.log(np.maximum(often, densest))
 
 
 KINDS = {

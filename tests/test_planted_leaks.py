@@ -331,7 +331,7 @@ SPOILED = {
 @pytest.fixture(scope="module")
 def exported(place, sentences, bert):
     rows = [row | {"split": ["train", "validation", "test"][n % 3]} for n, row in enumerate(sentences[:30])]
-    settings = STATIC.model_copy(update={"student": "layers"})
+    settings = STATIC.model_copy(update={"student": "layers", "layers": 1})
     student = distil(bert, loaded(place, "few", load_texts, rows), settings, root=place / "root")
     return export(student, Export(format="sentence-transformers"), root=place / "root")
 

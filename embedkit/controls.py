@@ -56,8 +56,9 @@ def make_control(
 def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeControl) -> Facts:
     import keras
 
-    rows = read_rows(dataset)
-    train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
+    rows, train = _rows(dataset)
+    if control == "pca":
+        _refuse_few(dataset, train, "principal components need")
     side, dimension = autoencoder.shape(dataset, train, settings.network)
     fitted = 0
     if control == "random":
@@ -66,7 +67,6 @@ def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeContro
         pixels = keras.Input((side, side, 3), name="pixels")  # (rows, side, side, 3), 0 to 255
         codes: Any = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
         if control == "pca":
-            rows, train = _training(dataset, "principal components need")
             loaded = load_pixels(dataset, side, side, out.work / "pixels.npy")
             average, components = autoencoder.principal_components(loaded, train, dimension, settings.seed)
             layer = keras.layers.Dense(len(components), name="components")
@@ -92,7 +92,8 @@ def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeContro
 def _of_table(out: Draft, dataset: Artifact) -> Facts:
     import keras
 
-    rows, train = _training(dataset, "the range of a column needs")
+    rows, train = _rows(dataset)
+    _refuse_few(dataset, train, "the range of a column needs")
     columns, found = roles.plain_columns(read_contents(dataset, 0, len(rows)).take(train))
     reasons = roles.left_out(found)
     if not columns.columns:
@@ -104,10 +105,12 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
     return Facts(notes=[f"left out: {reasons}"] if reasons else [], details=details | {"fitted": fitted})
 
 
-def _training(dataset: Artifact, needing: str) -> tuple[pa.Table, np.ndarray]:
-    """All rows of a dataset, and which of them are training rows."""
+def _rows(dataset: Artifact) -> tuple[pa.Table, np.ndarray]:
+    """All rows of a dataset, and the places of its training rows."""
     rows = with_near(dataset, read_rows(dataset))
-    train = np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
+    return rows, np.flatnonzero(np.array(rows["split"].to_pylist()) == "train")
+
+
+def _refuse_few(dataset: Artifact, train: np.ndarray, needing: str) -> None:
     if len(train) < 2:
         raise UserError(f"{dataset} has {len(train)} training rows; {needing} two at least")
-    return rows, train

@@ -8,6 +8,7 @@ encoder learned from with its label gets, where the encoder has folds (`crossfit
 
 import contextlib
 import functools
+import logging
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from embedkit import engines, frameworks, progress
 from embedkit.artifacts import Artifact, Dataset, EncoderArtifact, Vectors
+from embedkit.begun import Begun
 from embedkit.crossfit import NONE, Known
 from embedkit.datasets import read_rows
 from embedkit.encoders import Encoder, encoder_folder
@@ -30,10 +32,11 @@ from embedkit.engines import EngineName, Precision, Way
 from embedkit.feeding import Part, Supply, embedded
 from embedkit.pipelines import TableFeed
 from embedkit.rows import RowReader
-from embedkit.settings import Settings, UserError
+from embedkit.settings import Settings, UserError, listed
 from embedkit.stages import Draft, Facts, stage
 from embedkit.vectors import Earlier, file_of, read_vectors, write_vectors
 
+log = logging.getLogger(__name__)
 MOSTLY = 0.5
 """Share of rows with an unknown value above which a note says so."""
 PLAIN = Way("keras", "float32")
@@ -67,7 +70,8 @@ class Embed(Settings):
     """Number type of the sums of products; `auto` is float32, or bfloat16 (on a graphics card float16 too) where that is faster and
     the vectors agree. int8 (OpenVINO) is taken only when asked for: its vectors differ."""
     rows_per_part: PositiveInt = 8192
-    """Rows in one part: the unit of work that is retried, resumed and sent to other machines."""
+    """Rows in one part: the unit of work that is retried and sent to other machines. A call that resumes another begins where that
+    was some twenty seconds before its end, within a part too."""
     where: Where = Where()
     """Which rows, by split and id."""
     limit: PositiveInt | None = None
@@ -252,19 +256,40 @@ def choose_way(work: Work, settings: Embed, folder: Path) -> dict[str, Any]:
     if not sample:
         first = options[0]
         return {"engine": first.engine, "precision": first.precision, "why": "no row of the first part can be embedded"}
-    if PLAIN in options:
-        list(map(work.encoder.forward, sample))  # a first call also traces
-        start = time.perf_counter()
-        list(map(work.encoder.forward, sample))
-        seconds = (time.perf_counter() - start) / sum(map(engines.count, sample)) * len(work.places)
-        if seconds < LEAST_SECONDS:
+    if len(options) > 1:
+        total, rows = len(work.places), sum(map(engines.count, sample))
+        log.info("engine: timing the network on %s of %s rows", f"{rows:,}", f"{total:,}")
+        first, once = (_seconds(work.encoder, sample) for _ in range(2))  # a first call also traces
+        seconds = once / rows * total
+        if PLAIN in options and seconds < LEAST_SECONDS:
+            log.info("engine: keras float32, %s", _how_long(total, seconds))
             return plain | {"why": f"done in less than {LEAST_SECONDS} s"}
+        names = listed(f"{way.engine} {way.precision}" for way in options)
+        longest = len(options) * (first + engines.ROUNDS * max(engines.SECONDS, once) + 2 * once)
+        words = "engine: with keras float32 %s; measuring %s, which takes about %.0f s"
+        log.info(words, _how_long(total, seconds), names, longest)
     found, engine = engines.choose(
         work.encoder.model, options, sample, lambda engine: work.encoder.agreement(run=engine.run), folder
     )
     work.encoder.use(engine)
     work.way = Way(engine.name, engine.precision)
+    rate = max(line.get("rows_per_second", 0.0) for line in found["measured"])
+    if rate:
+        total = len(work.places)
+        log.info("engine: %s %s is the fastest, %s", engine.name, engine.precision, _how_long(total, total / rate))
     return found
+
+
+def _seconds(encoder: Encoder, sample: list[Any]) -> float:
+    start = time.perf_counter()
+    list(map(encoder.forward, sample))
+    return time.perf_counter() - start
+
+
+def _how_long(rows: int, seconds: float) -> str:
+    """So many rows in so long, in words."""
+    took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{rows:,} rows in about {took}"
 
 
 def make_parts(job: Job, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> None:
@@ -301,9 +326,12 @@ def _open(text: str) -> Work:
 
 def _made(out: Draft, work: Work, numbers: Sequence[int], advance: Callable[[int], None]) -> Generator[Made]:
     """Make parts; yields the number of each, and what there is to say of it, when it is there."""
-    with contextlib.closing(embedded(work.supply, numbers, advance)) as parts:
+    begun = Begun(out.work / "begun", f"{work.way.engine} {work.way.precision}")
+    with contextlib.closing(embedded(work.supply, numbers, advance, begun)) as parts:
         for part in parts:
-            yield part.number, out.part(file_of(part.number), lambda path, part=part: _written(path, part, work.encoder))
+            facts = out.part(file_of(part.number), lambda path, part=part: _written(path, part, work.encoder))
+            begun.forget(part.number)
+            yield part.number, facts
 
 
 def _by_crew(out: Draft, numbers: Generator[int]) -> Generator[Made]:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -141,38 +141,64 @@ class Supply:
         chosen: Any = given.take(some) if isinstance(given, pa.Table) else [given[place] for place in some]
         return [inputs for _, inputs in self._prepared(chosen, {})]
 
-    def _prepared(self, rows: Any, bad: dict[int, str]) -> Iterator[tuple[np.ndarray, Any]]:
+    def _prepared(self, rows: Any, bad: dict[int, str], done: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Any]]:
         """What the feed makes of rows; of pictures that can't be read `bad` takes the reasons."""
-        feed = self.encoder.feed
-        return feed.batches(rows, bad) if isinstance(feed, ImageFeed) else feed.batches(rows)
+        feed, known = self.encoder.feed, () if done is None else {*np.flatnonzero(done).tolist(), *bad}
+        return feed.batches(rows, bad, known) if isinstance(feed, ImageFeed) else feed.batches(rows)
 
-    def batches(self, part: Part, rows: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """Batches of a part's different rows; (rows,) indices into them, and what the network takes."""
+    def batches(self, part: Part, rows: Any, done: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Any]]:
+        """Batches of a part's different rows; (rows,) indices into them, and what the network takes.
+
+        Args:
+            part: the part.
+            rows: those that `open` gave.
+            done: (different rows,) bool, which have their vectors; batches of such alone are left out.
+        """
         feed = self.encoder.feed
         if not len(rows):
             return
         start = time.perf_counter()
-        for indices, inputs in self._prepared(rows, part.bad):
+        for indices, inputs in self._prepared(rows, part.bad, done):
             if isinstance(feed, TableFeed):
                 part.unknown.update(feed.unknown(inputs, part.times[indices]))
             part.spent("prepare", start)
-            yield indices, inputs
+            if done is None or not done[indices].all():
+                yield indices, inputs
             start = time.perf_counter()
         part.spent("prepare", start)
 
 
-def embedded(supply: Supply, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None) -> Generator[Part]:
+class Keeping(Protocol):
+    """What keeps vectors of parts that are begun (`begun`)."""
+
+    def restore(self, part: Part) -> np.ndarray:
+        """Fill in what is kept of a part; (different rows,) bool, which have their vector now."""
+        ...
+
+    def note(self, part: Part, rows: np.ndarray) -> None:
+        """Take note that these of a part's different rows are embedded."""
+        ...
+
+    def save(self) -> None:
+        """Keep what was noted."""
+        ...
+
+
+def embedded(
+    supply: Supply, numbers: Sequence[int], advance: Callable[[int], None] = lambda _: None, begun: Keeping | None = None
+) -> Generator[Part]:
     """Embed parts, several batches at a time.
 
     Args:
         supply: what they are made of.
         numbers: which parts.
         advance: called with how many more rows are done, by any thread.
+        begun: keeps what is done of a part, for a call that resumes this one.
 
     Yields:
         Each part when all its batches are embedded, in whatever order that happens.
     """
-    line = _Line(supply, numbers, advance)
+    line = _Line(supply, numbers, advance, begun)
     threads = [threading.Thread(target=line.read, name="embedkit-read", daemon=True)]
     threads += [threading.Thread(target=line.embed, name="embedkit-embed", daemon=True) for _ in range(line.streams)]
     for thread in threads:
@@ -188,13 +214,15 @@ def embedded(supply: Supply, numbers: Sequence[int], advance: Callable[[int], No
         line.stopped.set()
         for thread in threads:
             thread.join()
+        if begun:
+            begun.save()
 
 
 class _Line:
     """What the threads of `embedded` share."""
 
-    def __init__(self, supply: Supply, numbers: Sequence[int], advance: Callable[[int], None]):
-        self.supply, self.numbers, self.advance = supply, numbers, advance
+    def __init__(self, supply: Supply, numbers: Sequence[int], advance: Callable[[int], None], begun: Keeping | None):
+        self.supply, self.numbers, self.advance, self.begun = supply, numbers, advance, begun
         self.streams = supply.encoder.streams
         self.batches: queue.Queue[tuple[Part, np.ndarray, Any] | None] = queue.Queue(2 * self.streams)
         self.finished: queue.SimpleQueue[Part | BaseException] = queue.SimpleQueue()
@@ -208,8 +236,9 @@ class _Line:
                     if self.stopped.is_set():
                         return
                 part, rows = self.supply.open(number)
-                self.advance(int((part.first < 0).sum()))
-                for indices, inputs in self.supply.batches(part, rows):
+                done = self.begun.restore(part) if self.begun else np.zeros(len(part.vectors), bool)
+                self.advance(int((part.first < 0).sum() + part.times[done].sum()))
+                for indices, inputs in self.supply.batches(part, rows, done):
                     part.begun()
                     size = sum(each.nbytes for each in (inputs.values() if isinstance(inputs, dict) else [inputs]))
                     self.batches.maxsize = max(2 * self.streams, WAITING_BYTES // max(1, size))
@@ -247,6 +276,8 @@ class _Line:
                 start = part.spent("wait", start)
                 part.vectors[indices] = self.supply.encoder.embedded(inputs, part.folds[indices])
                 start = part.spent("forward", start)
+                if self.begun:
+                    self.begun.note(part, indices)
                 self.advance(int(part.times[indices].sum()))
                 if part.ended():
                     self.finished.put(part)

@@ -155,12 +155,15 @@ class ImageFeed:
         """The contents of a dataset as rows."""
         return contents["image"].to_pylist()
 
-    def batches(self, rows: Sequence[Any], bad: dict[int, str] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(
+        self, rows: Sequence[Any], bad: dict[int, str] | None = None, done: Collection[int] = ()
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of at most PIXELS_PER_BATCH pixels (one picture at least), in order; decoded by several threads.
 
         Args:
             rows: encoded pictures as bytes, paths of files, or (height, width, 3) uint8 arrays.
             bad: takes the reasons, by index, of pictures that can't be read, which are then left out; by default they are refused.
+            done: indices of pictures that aren't wanted any more; a batch of such alone isn't decoded.
 
         Yields:
             (rows,) indices into `rows`, and (rows, height, width, 3) uint8.
@@ -179,6 +182,8 @@ class ImageFeed:
         with ThreadPoolExecutor(4) as pool:
             for start in range(0, len(rows), size):
                 places = range(start, min(start + size, len(rows)))
+                if done and all(place in done for place in places):
+                    continue
                 found = dict(zip(places, pool.map(decoded, places), strict=True))
                 if good := {place: pixels for place, pixels in found.items() if pixels is not None}:
                     yield np.array([*good]), np.stack([*good.values()])

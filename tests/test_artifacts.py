@@ -70,7 +70,8 @@ def test_a_manifest_says_its_format_and_one_without_is_read(root):
 
 def test_a_manifest_of_a_newer_format_is_refused_and_not_called_damaged(root):
     artifact = plant(root, "texts/a")
-    (artifact / "manifest.json").write_bytes(artifact.manifest.model_copy(update={"format": 2, "kind": 3}).sealed())
+    newer = artifact.manifest.model_copy(update={"format": 2, "details": {"new": "words"}})
+    (artifact / "manifest.json").write_bytes(newer.sealed())
     words = r"manifest\.json has format 2, and this embedkit knows manifests up to format 1; read it with a newer embedkit$"
     with pytest.raises(UserError, match=words) as refusal:
         Artifact.open("texts/a")

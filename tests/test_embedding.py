@@ -1,7 +1,9 @@
 """embed: every row of a dataset, once and in order, part by part."""
 
 import io
+import logging
 import queue
+import re
 import shutil
 import threading
 
@@ -512,6 +514,17 @@ def test_a_job_that_would_be_done_soon_is_not_measured(texts, bert, monkeypatch)
     monkeypatch.setattr(embedding, "LEAST_ROWS", 10)
     made = embed(texts, bert, name="soon", settings=Embed(rows_per_part=49))
     assert made.manifest.decisions["engine"] == {"engine": "keras", "precision": "float32", "why": "done in less than 60 s"}
+
+
+def test_auto_says_what_it_is_doing_and_how_long_that_takes(texts, bert, favoured, caplog):
+    favoured("tensorflow")
+    caplog.set_level(logging.INFO, "embedkit")
+    embed(texts, bert, name="said", settings=Embed(rows_per_part=11))
+    said = [line for line in caplog.messages if line.startswith("engine: ")]
+    assert said[0] == "engine: timing the network on 11 of 50 rows"
+    words = r"engine: with keras float32 50 rows in about \d+ s; measuring keras float32, tensorflow float32, which takes"
+    assert re.fullmatch(words + r" about \d+ s", said[1])
+    assert said[2:] == ["engine: tensorflow float32 is the fastest, 50 rows in about 25 s"]
 
 
 def test_an_engine_that_is_asked_for_is_used_and_recorded(texts, bert, vectors):

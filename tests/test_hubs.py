@@ -321,7 +321,7 @@ def test_a_network_of_kaggle_without_a_version_is_the_newest_that_was_found(tmp_
     hubs.kaggle_handle.cache_clear()
     source = Source("kaggle://keras/bert/keras/tiny")
     assert source.known()["with"] == "keras/bert/keras/tiny/3"
-    networks.load(source)
+    networks.load(source, None, None, None, "0..255")
     assert loaded == ["kaggle://keras/bert/keras/tiny/3"] and asked == [("keras/bert/keras/tiny", "config.json")]
     first = source.content()
     hubs.kaggle_handle.cache_clear()  # as another process, after a new version came

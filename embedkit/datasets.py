@@ -145,7 +145,7 @@ class SetAside(str):
     """Why a picture is no row that isn't damaged, but in a format that is not decoded: it doesn't count for `max_unreadable`."""
 
 
-@stage("images", revision=1, name="{source}")
+@stage("images", revision=2, name="{source}")
 def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages()) -> Facts:
     """Load pictures from a folder of class folders, a flat folder, a file that lists them or holds them, a hub or builtin:digits.
 
@@ -177,7 +177,7 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
     return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
 
 
-@stage("texts", revision=1, name="{source}")
+@stage("texts", revision=2, name="{source}")
 def load_texts(out: Draft, source: Source, settings: LoadTexts = LoadTexts()) -> Facts:
     """Load texts from csv, tsv, jsonl, Parquet or one text a line, a hub or builtin:docstrings.
 
@@ -206,7 +206,7 @@ def load_texts(out: Draft, source: Source, settings: LoadTexts = LoadTexts()) ->
     return _load(out, source, "texts", settings, seen, prepare, pa.schema({"text": pa.string()}))
 
 
-@stage("table", revision=1, name="{source}")
+@stage("table", revision=2, name="{source}")
 def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable(), *, like: EncoderArtifact | None = None) -> Facts:
     """Load a table from csv, tsv, XLSX, ODS, jsonl or Parquet, a hub or builtin:symbols.
 

@@ -1502,17 +1502,17 @@ def test_links_out_of_a_folder_are_followed_where_the_setting_says_so(tmp_path):
 
 
 def test_settings_at_their_defaults_give_a_call_the_fingerprint_it_had(tmp_path, write):
-    # made by 43a8fa6, before follow_links, longest_line and max_pixels
+    # of revision 2, which reads anew what 1 read otherwise; before the settings that came later
     table = write("a.csv", "text,label\nhi,1\nyo,2\n")
     write("pics/cat/1.png", b"x"), write("pics/2.png", b"y")
     found = [load_texts.fingerprint(table), load_table.fingerprint(table), load_images.fingerprint(table.parent / "pics")]
     assert found == [
-        "4b230eaefebac7861cd058cc7887e7932d5acad881acd2cf5c59d10a47119044",
-        "2cadd2a761f21465294c8ca2f2ead3ecf20676d79bc198d5f1001f8420e52c5a",
-        "5cf7de73a90cac7d5956ea4ec3e0623e49ba14128a6f48cef1ae0afdb888a60d",
+        "6d45c876a1a033a417d9f7b6ca9db1f78e71c14a0630bfcb7102d9ed0224e7a9",
+        "0b030c26ead86ad20de60cecde04601f4d5360a2ca909dce4920986595163ceb",
+        "184634bdf1434a4eaee726c5d49f203e6221b4bb2b97652ee0f5a26e7cc8ab29",
     ]
     limited = LoadTexts(files=ReadFiles(limit=3))
-    assert load_texts.fingerprint(table, limited) == "6ff403e3668ec87cf440c8a022a22ffbcd9a608103551b39df28bcd5292b3b3a"
+    assert load_texts.fingerprint(table, limited) == "44278f7d573ada8592c24d9819e37ff7c2050df88ab5ca7b01a9c62fb8b33541"
     assert load_texts.fingerprint(table, LoadTexts(files=ReadFiles(longest_line=99))) != found[0]
 
 

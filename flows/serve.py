@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedkit import terminal
+from embedkit import stopping, terminal
 from embedkit.artifacts import default_root
 from embedkit.settings import UserError
 from flows import borders
@@ -51,6 +51,9 @@ def main(port: int, root: Path | None, allow: Sequence[str] = ()) -> None:
             asyncio.run(_serve(deployments, alive))
         except KeyboardInterrupt:
             pass  # which is how serving ends
+        except Exception:
+            if not stopping.came:  # a library made another error of the signal
+                raise
         finally:
             del os.environ[CHILD_OF]
 

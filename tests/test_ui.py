@@ -346,3 +346,16 @@ def test_a_ui_whose_server_is_killed_says_so_and_ends(tmp_path):
     assert ui.process.wait(60) == 1
     assert gone(ui.mark) == {}
     assert re.search(r"embedkit: the Prefect server has ended, and the runs with it; start it and them again", ui.log.read_text())
+
+
+@pytest.mark.slow
+def test_a_ui_that_is_interrupted_ends_without_a_traceback_and_leaves_nothing(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background, it is ignored
+    try:
+        ui = Ui(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ui.process.send_signal(signal.SIGINT)
+    assert ui.process.wait(60) == 0
+    assert gone(ui.mark) == {}
+    assert "Traceback" not in ui.log.read_text()

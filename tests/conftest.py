@@ -321,6 +321,8 @@ class Browser:
             line, _, self.rest = self.rest.partition(b"\0")
             reply = json.loads(line)
             if reply.get("id") == self.number:
+                if reply.get("error", {}).get("message") == "Inspected target navigated or closed":
+                    return self.ask(method, **parameters)  # the page gave way to another one before it answered
                 assert "error" not in reply, reply
                 return reply["result"]
 

@@ -172,8 +172,6 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
             raise UserError(f"{record.place} is too large for the memory there is ({error}); {advice}") from error
         return {"image": data, "path": record.columns.get("path") or path or record.place}, data
 
-    if given.own and settings.label_type == "auto" and not settings.label_separator:
-        settings = settings.model_copy(update={"label_type": "class"})  # folders are classes, however they are numbered
     return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
 
 
@@ -345,10 +343,8 @@ def _load(
     facts.details |= {"records": consumed, "taken_for": roles}
     if taken:
         facts.details["types"] = declarations.written(taken)
-    log.info(
-        "%s",
-        f"{consumed:,} records of {source.shown} gave {facts.rows:,} rows; " + "; ".join(f"{k}: {v}" for k, v in roles.items()),
-    )
+    said = listed((f"{name!r} is {role}" for name, role in roles.items()), "; ")
+    log.info("%s", f"{source.shown}: {consumed:,} records, {facts.rows:,} rows; {said}")
     return facts
 
 

@@ -48,7 +48,7 @@ def roles(
             said.append(f"{declarations.WORDS[taken[name].type]} ({taken[name].why})")
         elif name == content:
             said.append(kind.removesuffix("s"))
-        found[name] = ", ".join(said) or "passed over"
+        found[name] = ", ".join(said) or ("kept as it is" if name in schema.names else "passed over")
     return found
 
 

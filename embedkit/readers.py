@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 
 from embedkit import builtin, delimited, jsonfiles, spreadsheets
 from embedkit.folders import PICTURES, SPLITS, layout
+from embedkit.hubs import ClassName
 from embedkit.settings import PositiveIntOrNone, Settings, UserError, later, not_among
 from embedkit.shards import TABULAR, shards, suffix_of
 from embedkit.sources import Source, printable
@@ -206,7 +207,7 @@ def _pictures(source: Source, settings: ReadFiles) -> Iterator[Record]:
             continue
         columns = {"image": {"bytes": None, "path": str(root / path)}, "path": name}
         if label is not None:
-            columns["label"] = printable(label)
+            columns["label"] = ClassName(printable(label))  # folders are classes, however they are numbered
         yield Record(name, split, columns)
 
 

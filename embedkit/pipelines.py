@@ -289,7 +289,8 @@ class TableFeed:
         if column.belong(given):
             return pa.chunked_array([self.all.read(column, given)])
         wrong = next(value for value in given if not column.belong([value]))
-        raise _other_type(column, wrong, advice="give what it held when the encoder was made, or load the file with the types of that (load_table, like)")
+        advice = "give what it held when the encoder was made, or load the file with the types of that (load_table, like)"
+        raise _other_type(column, wrong, advice=advice)
 
     def _of_dictionaries(self, rows: Sequence[Mapping[str, Any]], start: int) -> list[pa.ChunkedArray]:
         for number, row in enumerate(rows, start):

@@ -66,7 +66,7 @@ def sheets(file: IO[bytes]) -> list[Sheet]:
     """
     try:
         archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter of a version of zip that there isn't
         file.seek(0)
         if file.read(8) == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
             raise Unreadable("it is encrypted, or of Excel before 2007; save it as .xlsx without a password") from error

@@ -167,7 +167,10 @@ def test_stdout_is_the_reference_and_notes_go_to_stderr(embed_kit, reviews):
     code, out, err = embed_kit("load-texts", reviews)
     artifact = Artifact.open("texts/reviews")
     assert (code, out) == (0, f"{artifact}\n")
-    assert err == f"load_texts: starts\n{artifact}: published, 120 rows in {artifact.manifest.seconds:.1f} s\n"
+    first, shares, read, last = err.splitlines()
+    assert first == "load_texts: starts" and re.match(r"train \d+ rows \(.*\), validation .*; classes in train, .*: neg ", shares)
+    assert read == f"{reviews}: 120 records, 120 rows; 'text' is text; 'label' is label: class (words)"
+    assert last == f"{artifact}: published, 120 rows in {artifact.manifest.seconds:.1f} s"
     code, out, err = embed_kit("load-texts", reviews)
     assert (code, out) == (0, f"{artifact}\n") and err == f"{artifact}: reused, made {artifact.manifest.created}\n"
 
@@ -382,7 +385,8 @@ def test_nothing_but_notes_of_embedkit_is_on_stderr(chained):
         assert lines[0] == f"{command.replace('-', '_')}: starts", lines
         assert re.fullmatch(rf"{kind}/\S+: published, (\d+ rows )?in [\d.]+ s", lines[-1])
         checks = [check["line"] for check in json.loads(done[command].stdout)["decisions"]["preflight"].values()] if trains else []
-        assert [line for line in lines[1:-1] if not re.match(r"epoch \d+: loss", line)] == checks
+        told = r"epoch \d+: loss|train \d+ rows \(|\S+: \d+ records, \d+ rows; 'text' is text"
+        assert [line for line in lines[1:-1] if not re.match(told, line)] == checks
     assert done["search"].stderr == ""
 
 

@@ -377,7 +377,7 @@ def test_a_text_encoder_holds_its_tokenizer(bert):
 
 
 def test_an_encoder_of_tables_holds_its_columns(goods):
-    files = {"model.keras", "encoder.json", "canaries.npz", "columns.json", "fitted.parquet", "README.md"}
+    files = {"model.keras", "encoder.json", "canaries.npz", "columns.json", "fitted.parquet", "fitted_near.parquet", "README.md"}
     assert {file.path for file in goods.manifest.files} == files
     stored = json.loads((goods / "encoder.json").read_text())
     assert (stored["modality"], stored["dimension"], stored["layer"]) == ("table", 6, "columns")

@@ -47,7 +47,8 @@ def export_lineage(out: Draft, artifact: Artifact) -> None:
     if sketches is not None:
         pq.write_table(pa.table({"sketch": sketches}), out / NEAR, compression="zstd")
     files = {path.relative_to(out.files).as_posix(): checksum(path) for path in sorted(out.files.rglob("*")) if path.is_file()}
-    said = Lineage(artifact=str(artifact), rows=len(rows), unrecorded=unrecorded(artifact), files=files)
+    name = f"{artifact.manifest.kind}/{artifact.manifest.name}"  # without its version, which is the time when it was made
+    said = Lineage(artifact=name, rows=len(rows), unrecorded=unrecorded(artifact), files=files)
     write_json(out / SAID, said.model_dump())
 
 

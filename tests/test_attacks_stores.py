@@ -583,7 +583,7 @@ def test_what_is_whole_is_pulled_from_the_same_stores(tmp_path, capsys, hostile)
 
 
 def test_jobs_in_hostile_roots_end_in_one_sentence(tmp_path, capsys, hostile):
-    good = {"bytes": 5, "sha256": hashlib.sha256(b"apple").hexdigest(), "facts": {}}
+    good = {"bytes": 5, "sha256": hashlib.sha256(b"apple").hexdigest(), "facts": {}, "decided": {}}
     receipts = [
         *(b"", b"{", b"[]", b"null", b"{}", b'{"receipt": null}', b'{"receipt": {}, "sha256": ""}', b"\xff", b"[" * 10**6),
         *(receipt_of(good | {"bytes": size}) for size in (-1, 4, "many", None, 2**70)),

@@ -105,7 +105,7 @@ def attacked(call, monkeypatch, capsys, at_once=False):
 
 def test_a_load_of_texts(reviews, monkeypatch, capsys):
     paths = attacked(lambda: load_texts(reviews, LoadTexts(rows_per_part=50)), monkeypatch, capsys)
-    assert len([path for path in paths if "light-" in path.name and path.suffix == ".parquet"]) == 3
+    assert len([path for path in paths if "rows-" in path.name and path.suffix == ".parquet"]) == 3
 
 
 def test_a_load_of_a_table_with_decided_columns(tmp_path, monkeypatch, capsys):

@@ -41,7 +41,7 @@ MISSING = frozenset(
 Stata and spreadsheets write."""
 TRUTHS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 DECLARED_TRUTHS = {
-    **{word: truth for word in TRUTHS for truth in (TRUTHS[word],)},
+    **TRUTHS,
     **dict.fromkeys(("yes", "Yes", "YES", "y", "Y", "t", "T", "1"), True),
     **dict.fromkeys(("no", "No", "NO", "n", "N", "f", "F", "0"), False),
 }

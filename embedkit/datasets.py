@@ -172,7 +172,7 @@ def load_images(out: Draft, source: Source, settings: LoadImages = LoadImages())
             raise UserError(f"{record.place} is too large for the memory there is ({error}); {advice}") from error
         return {"image": data, "path": record.columns.get("path") or path or record.place}, data
 
-    return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}))
+    return _load(out, source, "images", settings, seen, prepare, pa.schema({"image": pa.binary(), "path": pa.string()}), column)
 
 
 @stage("texts", revision=2, name="{source}")
@@ -201,7 +201,7 @@ def load_texts(out: Draft, source: Source, settings: LoadTexts = LoadTexts()) ->
             raise Unreadable("the text is blank")
         return {"text": text}, encoded
 
-    return _load(out, source, "texts", settings, seen, prepare, pa.schema({"text": pa.string()}))
+    return _load(out, source, "texts", settings, seen, prepare, pa.schema({"text": pa.string()}), column)
 
 
 @stage("table", revision=2, name="{source}")
@@ -231,7 +231,7 @@ def load_table(out: Draft, source: Source, settings: LoadTable = LoadTable(), *,
         row = {name: record.columns.get(name) for name in kept}
         return row, "\x1f".join(f"{name}={value}" for name, value in row.items() if value is not None).encode(errors="replace")
 
-    return _load(out, source, "table", settings, seen, prepare, schema, taken)
+    return _load(out, source, "table", settings, seen, prepare, schema, taken=taken)
 
 
 def _good(source: Source, kind: str, settings: LoadRows) -> Iterator[dict[str, Any]]:
@@ -293,6 +293,7 @@ def _load(
     seen: list[str],
     prepare: Prepare,
     schema: pa.Schema,
+    content: str | None = None,
     taken: dict[str, columns.Column] | None = None,
 ) -> Facts:
     """Write the contents part by part, and then what is known of each row.
@@ -305,6 +306,7 @@ def _load(
         seen: the source's columns.
         prepare: from a record to its columns in the dataset and the bytes that identify its content.
         schema: of these columns.
+        content: the source's column of texts or pictures; None for a table.
         taken: what a table's columns were taken for.
     """
     taken, told = taken or {}, list[str]()
@@ -339,7 +341,7 @@ def _load(
     told += [one.note for one in taken.values() if one.note] + loaded.lost_values(parts, taken)
     facts = _finish(out, source, kind, settings, parts, consumed, label_column, schema, corrections, passed, told)
     label = facts.details["label"] and f"label: {facts.details['label']['type']} ({facts.details.pop('label_why')})"
-    roles = loaded.roles(settings, kind, seen, label_column, schema, label, taken)
+    roles = loaded.roles(settings, kind, seen, label_column, schema, label, content, taken)
     facts.details |= {"records": consumed, "taken_for": roles}
     if taken:
         facts.details["types"] = declarations.written(taken)

@@ -30,6 +30,7 @@ def roles(
     label_column: str | None,
     schema: pa.Schema,
     label: str | None,
+    content: str | None,
     taken: dict[str, columns.Column],
 ) -> dict[str, str]:
     """What each column of the source was taken for, and why."""
@@ -37,8 +38,6 @@ def roles(
     given = {settings.key_column: "key", settings.split_column: "split"}
     given |= {settings.group_column: "group", settings.time_column: "time", neutral.column: "neutral"}
     given |= {neutral.votes_column: "votes", neutral.confidence_column: "confidence"}
-    chosen = getattr(settings, f"{kind.removesuffix('s')}_column", None)
-    content = None if taken else chosen or _only(schema, seen)
     found = {}
     for name in dict.fromkeys([*seen, *taken]):
         said = [given[name]] if name in given else []
@@ -50,10 +49,6 @@ def roles(
             said.append(kind.removesuffix("s"))
         found[name] = ", ".join(said) or ("kept as it is" if name in schema.names else "passed over")
     return found
-
-
-def _only(schema: pa.Schema, seen: list[str]) -> str | None:
-    return columns.called(schema.names[0], seen) or (seen[0] if len(seen) == 1 else None)
 
 
 def unlike_splits(found: Labels, final: np.ndarray) -> list[str]:

@@ -4,8 +4,8 @@ A sheet is made for people: titles stand above the names, totals and footnotes b
 values should. What is no row is set aside with the reason, and where it can't be known what is meant a sentence names the setting.
 
 The libraries there are were tried. python-calamine gives error cells, and formulas that nobody computed, as empty, and one cell in
-the far corner of a sheet ends the process; openpyxl gives such formulas as empty too, and read 26,000 cells a second where calamine
-read 590,000 and this 106,000; odfpy holds a whole file in memory.
+the far corner of a sheet ends the process; openpyxl gives such formulas as empty too, and is slower than this; odfpy holds a whole
+file in memory.
 """
 
 import itertools

@@ -8,8 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
 
-from embedkit import LoadTable, LoadTexts, embed, load_table, load_texts
+from embedkit import (
+    BuildIndex,
+    LoadTable,
+    LoadTexts,
+    build_index,
+    embed,
+    import_encoder,
+    load_images,
+    load_table,
+    load_texts,
+)
 from embedkit.datasets import read_contents, read_rows
+from embedkit.images import decode
 from embedkit.readers import ReadFiles
 from embedkit.settings import UserError
 
@@ -247,3 +258,58 @@ def test_class_labels_that_a_parquet_file_declares_are_classes(tmp_path):
 def test_bytes_in_a_table_are_texts(tmp_path):
     pq.write_table(pa.table({"code": [b"a", b"b"], "n": [1, 2]}), tmp_path / "a.parquet")
     assert values(load_table(tmp_path / "a.parquet"), "code") == ["a", "b"]
+
+
+def test_the_only_column_without_another_role_is_said_to_hold_the_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("sentence,label\n" + "".join(f"t{n},{n % 2}\n" for n in range(20)))
+    assert load_texts(tmp_path / "a.csv").manifest.details["taken_for"]["sentence"] == "text"
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_neighbours_at_one_distance_are_found_whichever_they_are():
+    encoder = import_encoder(SHARED / "models/all-MiniLM-L6-v2")
+    index = build_index(embed(load_texts(CASES / "x1_dups.csv"), encoder), BuildIndex(method="hnsw"))
+    assert index.manifest.metrics["recall_at_10"].value == 1.0
+
+
+@pytest.mark.shared
+def test_folders_that_are_numbered_and_files_of_any_suffix_are_read():
+    suffixes, extra = load_images(CASES / "p1_ext"), load_images(CASES / "p3_extra")
+    reasons = " ".join(pq.read_table(suffixes / "rejected.parquet")["reason"].to_pylist())
+    assert (suffixes.manifest.rows, suffixes.manifest.details["rejected"]) == (20, 4)
+    assert "AVIF" in reasons and "JPEG 2000" in reasons
+    assert labels(extra)["classes"] == {"cat": 15, "dog": 15} and extra.manifest.details["splits"]["test"] == 10
+    assert any("sample/" in note for note in extra.manifest.notes)
+
+
+@pytest.mark.shared
+def test_float_samples_and_metadata_give_the_pixels_that_stand_there():
+    floats = values(load_images(CASES / "p6_float"), "image")
+    assert len(floats) == 16 and max(decode(data).max() for data in floats) > 100
+    ztxt, plain = (decode((CASES / "p8_png" / "a" / f"{name}.png").read_bytes()) for name in ("ztxt", "plain"))
+    assert (ztxt == plain).all()
+
+
+@pytest.mark.shared
+def test_predict_on_a_learned_table_gives_what_python_gives(tmp_path):
+    from embedkit import LearnCategories, learn_categories, train_head
+    from embedkit.entities import TableTraining
+    from embedkit.predicting import Classifier, predict
+
+    table = load_table(CASES / "s3_shops_class.csv")
+    vectors = embed(table, learn_categories(table, LearnCategories(training=TableTraining(epochs=1))))
+    opened = Classifier.open(train_head(vectors))
+    found = [one for _, one in predict(opened, [str(CASES / "s3_new.csv")])]
+    rows = load_table(CASES / "s3_new.csv", LoadTable(test_share=0, validation_share=0))
+    contents = read_contents(rows, 0, rows.manifest.rows)
+    assert len(found) == 4 and [one.label for one in found] == [one.label for one in opened.predict(contents.to_pylist())]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "label"), [("bike_sharing/hour.csv", "cnt"), ("ames/AmesHousing.csv", "SalePrice")])
+def test_strong_columns_of_real_tables_are_not_called_give_aways(name, label):
+    if not (SHARED / "data" / name).is_file():
+        pytest.skip(f"shared/data has no {name}")
+    details = load_table(SHARED / "data" / name, LoadTable(label_column=label)).manifest.details
+    assert "gives_away" not in details

@@ -73,7 +73,7 @@ def _items(lines: Lines, name: str, encoding: str) -> Iterator[tuple[str, Row]]:
                 buffer, step = buffer + more, max(AT_ONCE, len(buffer))
                 continue
             what = f"ends in its item {number + 1}" if not more else f"has an item {number + 1} that can't be read ({error})"
-            raise UserError(f"{name} is an array of JSON that {what}; mend it, or write one object a line (.jsonl)") from None
+            raise UserError(f"{name} is an array of JSON that {what}; fix it, or write one object a line (.jsonl)") from None
         number += 1
         yield f"{name} item {number}", _row(value, buffer[:end], encoding)
         buffer = buffer[end:]

@@ -187,7 +187,8 @@ class _Rows:
         return names
 
     def _problem(self, row: Row, filled: list[int], names: dict[int, str], note: bool, last: bool) -> str | None:
-        if stray := next((column for column in filled if column not in names), None):
+        stray = next((column for column in filled if column not in names), None)
+        if stray is not None:
             return f"{column_letters(stray)}{row.number} holds a value, but its column has no name"
         for column in filled:
             value = row.cells[column]
@@ -204,7 +205,7 @@ class _Rows:
             value = row.cells[column]
             if isinstance(value, Fault) and value.error != NOTHING:
                 cell = f"{column_letters(column)}{row.number}"
-                return f"{cell} holds {_words(value)}; mend it, or write {NOTHING} where there is no value"
+                return f"{cell} holds {_words(value)}; fix it, or write {NOTHING} where there is no value"
         for up, left, low, right in self.across:
             if up <= row.number <= low and any(left <= column <= right for column in names):
                 return f"{column_letters(left)}{up}:{column_letters(right)}{low} are merged over several columns"

@@ -561,7 +561,7 @@ def test_an_array_of_json_is_read_item_by_item(records, indent):
 @pytest.mark.parametrize("text", ['[{"text": "a"}, {"text"', '[{"text": "a"}', '[{"text": "a"}, x]'])
 def test_an_array_of_json_that_breaks_off_is_refused(records, text):
     with pytest.raises(
-        UserError, match=r"a.json is an array of JSON that (ends in its|has an) item [12].*; mend it, or"
+        UserError, match=r"a.json is an array of JSON that (ends in its|has an) item [12].*; fix it, or"
     ):
         records("a.json", text)
 

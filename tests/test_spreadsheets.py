@@ -329,7 +329,7 @@ def test_not_available_is_a_missing_value_and_another_error_costs_its_row(book):
     rows, problems = found(book(["a", "b"], [1, "#N/A"], [2, "#DIV/0!"], [3, 4]))
     assert rows == [{"a": 1, "b": None}, {"a": 3, "b": 4}]
     assert problems == [
-        ("book.xlsx sheet Data row 3", "B3 holds the error #DIV/0!; mend it, or write #N/A where there is no value"),
+        ("book.xlsx sheet Data row 3", "B3 holds the error #DIV/0!; fix it, or write #N/A where there is no value"),
     ]
 
 
@@ -554,7 +554,7 @@ def test_formulas_errors_and_merged_cells_of_an_ods(ods):
     ]
     rows, problems = found(ods(lines))
     assert rows == [{"a": "cat", "b": 1}, {"a": "cat", "b": 2}, {"a": "x", "b": None}]
-    assert problems == [("book.ods sheet S1 row 4", "B4 holds the error #DIV/0!; mend it, or write #N/A where there is no value")]
+    assert problems == [("book.ods sheet S1 row 4", "B4 holds the error #DIV/0!; fix it, or write #N/A where there is no value")]
     with pytest.raises(UserError, match="B2 of sheet 'S1' of book.ods is a formula that no program has computed yet"):
         found(ods([*NAMES, ["x", ({"formula": "of:=[.A2]"}, None)]]))
 
@@ -609,3 +609,10 @@ def test_a_folder_of_spreadsheets_named_after_splits_is_a_source(book, tmp_path)
 def test_a_changed_cell_is_another_source(book):
     before = Source(book(["a"], [1])).content()
     assert Source(book(["a"], [2])).content() != before
+
+
+def test_a_value_left_of_the_named_columns_is_not_lost_without_a_word(book):
+    path = book([None, "x", "y"], *([None, n, "a"] for n in range(60)), ["late", 61, "b"])
+    rows, problems = found(path)
+    assert len(rows) == 60
+    assert problems == [("book.xlsx sheet Data row 62", "A62 holds a value, but its column has no name")]

@@ -163,17 +163,17 @@ def build(side: int, dimension: int, channels: int, noise: float = 0.0) -> tuple
     halvings = max(0, int(np.ceil(np.log2(side / 4))))
     small = -(-side // 2**halvings)
     widths = [channels * 2**n for n in range(halvings)] or [channels]
-    pixels = keras.Input((side, side, 3), name="pixels")  # (rows, side, side, 3), 0 to 255
-    x = layers.Rescaling(1 / 255, name="scaling")(pixels)  # in [0, 1]
-    x = layers.GaussianNoise(noise, name="noise")(x)  # in training only
+    pixels = keras.Input((side, side, 3), name="pixels")                                     # (rows, side, side, 3), 0 to 255
+    x = layers.Rescaling(1 / 255, name="scaling")(pixels)                                    # in [0, 1]
+    x = layers.GaussianNoise(noise, name="noise")(x)                                         # in training only
     for n in range(halvings):
         x = layers.Conv2D(widths[n], 3, strides=2, padding="same", activation="gelu", name=f"down_{n}")(x)
-    codes = layers.Dense(dimension, name="codes")(layers.Flatten(name="flat")(x))  # (rows, dimension)
+    codes = layers.Dense(dimension, name="codes")(layers.Flatten(name="flat")(x))            # (rows, dimension)
     x = layers.Dense(small * small * widths[-1], activation="gelu", name="spread")(codes)
-    x = layers.Reshape((small, small, widths[-1]), name="map")(x)  # (rows, small, small, width)
+    x = layers.Reshape((small, small, widths[-1]), name="map")(x)                            # (rows, small, small, width)
     for n in reversed(range(halvings)):
         x = layers.Conv2DTranspose(widths[max(n - 1, 0)], 3, strides=2, padding="same", activation="gelu", name=f"up_{n}")(x)
-    x = layers.Conv2D(3, 3, padding="same", activation="sigmoid", name="drawn")(x)  # in [0, 1]
+    x = layers.Conv2D(3, 3, padding="same", activation="sigmoid", name="drawn")(x)           # in [0, 1]
     return keras.Model(pixels, x[:, :side, :side], name="autoencoder"), keras.Model(pixels, codes, name="encoder")
 
 

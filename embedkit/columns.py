@@ -407,6 +407,7 @@ def _parsed(words: pa.Array, kind: pa.DataType, form: str | None, lost: list[str
         known = DECLARED_TRUTHS if lost is not None else TRUTHS
         parsed = pa.array([None if word is None else known.get(word) for word in words.to_pylist()], pa.bool_())
     else:
+        form = form or _number_form(words)
         plain = _plain(words, form) if form or lost is not None else words
         if lost is not None:
             fits = pc.match_substring_regex(plain, NUMBER if kind == pa.float64() else r"^[+-]?[0-9]{1,18}(\.0*)?$")
@@ -419,6 +420,15 @@ def _parsed(words: pa.Array, kind: pa.DataType, form: str | None, lost: list[str
     if lost is not None:
         lost += strange.to_pylist()
     return parsed
+
+
+def _number_form(words: pa.Array) -> str | None:
+    """How a batch's numbers are written, as `study` finds it for a column; None where they are plain, or are none."""
+    tally = _Tally()
+    if len(known := words.drop_null()):
+        _count_texts(tally, known)
+    found = _decided("", tally)
+    return found.form if found.type == "number" else None
 
 
 def _plain(words: pa.Array, form: str | None) -> pa.Array:

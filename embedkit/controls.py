@@ -64,13 +64,13 @@ def _of_images(out: Draft, dataset: Artifact, control: str, settings: MakeContro
     if control == "random":
         model = autoencoder.build(side, dimension, settings.network.channels)[1]
     else:
-        pixels = keras.Input((side, side, 3), name="pixels")  # (rows, side, side, 3), 0 to 255
+        pixels = keras.Input((side, side, 3), name="pixels")                                 # (rows, side, side, 3), 0 to 255
         codes: Any = keras.layers.Flatten(name="flat")(keras.layers.Rescaling(1 / 255, name="scaling")(pixels))
         if control == "pca":
             loaded = load_pixels(dataset, side, side, out.work / "pixels.npy")
             average, components = autoencoder.principal_components(loaded, train, dimension, settings.seed)
             layer = keras.layers.Dense(len(components), name="components")
-            codes = layer(codes)  # (rows, dimension)
+            codes = layer(codes)                                                             # (rows, dimension)
             layer.set_weights([components.T, -components @ average])
             fitted = record_fitted(out, rows.take(train))
         model = keras.Model(pixels, codes, name="encoder")
@@ -98,7 +98,7 @@ def _of_table(out: Draft, dataset: Artifact) -> Facts:
     reasons = roles.left_out(found)
     if not columns.columns:
         raise UserError(f"no column of {dataset} can be used: {reasons}; load a table with numbers, or with words that recur")
-    numbers = keras.Input((len(columns.outputs),), name="numbers")  # (rows, dimension), near [-1, 1]
+    numbers = keras.Input((len(columns.outputs),), name="numbers")                           # (rows, dimension), near [-1, 1]
     model = keras.Model(numbers, keras.layers.Identity(name="columns")(numbers), name="encoder")
     details = save_encoder(out, model, facts_of_table(columns, "columns"), columns.model_dump_json(indent=1) + "\n")
     fitted = record_fitted(out, rows.take(train))

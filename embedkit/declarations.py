@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from embedkit.artifacts import Artifact
-from embedkit.columns import DECIMAL_COMMA, LEFT_OUT, POINT, Column, Declared
+from embedkit.columns import DECIMAL_COMMA, LEFT_OUT, POINT, TYPES, Column, Declared, convert, is_missing
 from embedkit.features import Columns
 from embedkit.moments import ISO, OFFSET
 from embedkit.settings import UserError, not_among
@@ -65,6 +65,14 @@ def declared(texts: Iterable[str], names: Iterable[str]) -> dict[str, Declared]:
             raise not_among("column", name, known, hint="in types")
         found[name] = Declared(NAMES[kind], form or None)
     return found
+
+
+def as_declared(values: list[Any], known: Declared | None) -> list[Any]:
+    """Values of a file by how the column's values were written where it was first read; those that don't fit as they came."""
+    if known is None or known.form is None:
+        return values
+    read = convert(values, TYPES[known.type], known.form, []).to_pylist()
+    return [value if each is None and not is_missing(value) else each for value, each in zip(values, read, strict=True)]
 
 
 def written(columns: dict[str, Column]) -> list[str]:

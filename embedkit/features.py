@@ -18,6 +18,7 @@ import pyarrow.compute
 from pydantic import BaseModel, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt, StrictStr, computed_field
 
 from embedkit import columns as types
+from embedkit import moments as forms
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported
 CORE = 0.9
@@ -268,7 +269,14 @@ def moments(values: pa.ChunkedArray, form: str | None) -> pa.ChunkedArray:
     """
     values = as_texts(values) if form and pa.types.is_integer(values.type) else values
     if pa.types.is_string(values.type):
-        return pc.strptime(values, form, "us") if form else values.cast(pa.timestamp("us"))
+        texts = values.combine_chunks()
+        found = forms.parse(texts, form or forms.ISO)
+        if not form and found.null_count > texts.null_count:
+            found = pc.coalesce(found, forms.parse(texts, forms.OFFSET))
+        if found.null_count > texts.null_count:
+            wrong = texts.filter(pc.and_(pc.is_valid(texts), pc.is_null(found)))[0].as_py()
+            raise pa.ArrowInvalid(f"{wrong!r:.80} is none")
+        return pa.chunked_array([found])
     return values.cast(pa.timestamp("us"))
 
 

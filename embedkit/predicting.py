@@ -5,6 +5,7 @@ made its training vectors, or the half that it was fine-tuned with. What is pred
 beside it, other than in the last digits of a float32.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -19,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
-from embedkit import engines, pictures, weights
+from embedkit import declarations, engines, pictures, weights
 from embedkit.artifacts import AGAIN, Artifact
+from embedkit.declarations import Declared
 from embedkit.encoders import Encoder, embedder_of
 from embedkit.fetching import Fetch
 from embedkit.folders import PICTURES
-from embedkit.pipelines import ImageFeed
+from embedkit.pipelines import ImageFeed, TableFeed
 from embedkit.readers import ReadFiles, Record, passed_over, read
 from embedkit.settings import Settings, UserError, listed, not_among
 from embedkit.shards import TABULAR
@@ -102,12 +104,14 @@ class Classifier:
         facts: what `classifier.json` says.
         encoder: what makes vectors of its rows.
         name: how it is called in messages.
+        types: of a table's columns, how their values were written where it was learned.
     """
 
     def __init__(self, model: Any, facts: ClassifierFacts, encoder: Encoder, name: str):
         import keras
 
         self.facts, self.encoder, self.name = facts, encoder, name
+        self.types: dict[str, Declared] = {}
         last = model.get_layer("in_units" if facts.type == "number" else "probabilities")
         # What the last layer does is done in float64 instead, as where the classifier was measured: far from 0 a float32
         # can't hold a number to its unit.
@@ -137,7 +141,11 @@ class Classifier:
             )
         model = weights.open_keras(artifact / "model.keras", f"model.keras of {artifact}")
         with weights.foreign(f"model.keras of {artifact} is no classifier", AGAIN):
-            return cls(model, facts, encoder, str(artifact))
+            opened = cls(model, facts, encoder, str(artifact))
+        if isinstance(encoder.feed, TableFeed):
+            with contextlib.suppress(UserError):  # without the table that it was made from, each file is read by itself
+                opened.types = declarations.of_encoder(artifact, [column.name for column in encoder.feed.columns])
+        return opened
 
     def probabilities(self, rows: Sequence[Any]) -> np.ndarray:
         """The probability of every class, or of every label, for raw rows.
@@ -455,6 +463,7 @@ def _preparing_table(classifier: Classifier, given: Given, seen: list[str], sett
         rows, arrays = [Row(record.place) for record in records], {}
         for column in feed.columns:
             values = [record.columns.get(column.name) for record in records]
+            values = declarations.as_declared(values, classifier.types.get(column.name))
             for place, problem in _unfit(column, values):
                 rows[place].problem, values[place] = rows[place].problem or problem, None
             arrays[column.name] = feed.all.read(column, values)

@@ -313,3 +313,20 @@ def test_strong_columns_of_real_tables_are_not_called_give_aways(name, label):
         pytest.skip(f"shared/data has no {name}")
     details = load_table(SHARED / "data" / name, LoadTable(label_column=label)).manifest.details
     assert "gives_away" not in details
+
+
+def test_a_file_to_predict_is_read_as_the_table_was_that_was_learned_from(tmp_path):
+    from embedkit import make_control, train_head
+    from embedkit.predicting import Classifier, predict
+
+    ends = ("lo", "hi")
+    lines = (f"{n % 40},{n % 10}5;{n % 28 + 1}/{n % 12 + 1}/2024;{'abc'[n % 3]};{ends[n % 40 > 19]}" for n in range(200))
+    (tmp_path / "rows.csv").write_text("\n".join(["x;day;kind;label", *lines]))
+    table = load_table(tmp_path / "rows.csv")
+    opened = Classifier.open(train_head(embed(table, make_control(table))))
+    (tmp_path / "new.csv").write_text("x;day;kind\n1,55;1/2/2024;a\n39,05;3/4/2024;b\nabc;3/4/2024;b\n")
+    few, many, none = (found for _, found in predict(opened, [str(tmp_path / "new.csv")]))
+    assert (few.label, many.label, none) == ("lo", "hi", "column 'x' takes numbers, but 'abc' came")
+    opened.types = {}  # where the table is gone, a file of plain values is still read
+    (tmp_path / "plain.csv").write_text("x,day,kind\n1.55,2024-02-01,a\n39.05,2024-04-03,b\n")
+    assert [found.label for _, found in predict(opened, [str(tmp_path / "plain.csv")])] == ["lo", "hi"]

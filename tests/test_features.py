@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from embedkit import features
 from embedkit.features import (
     MISSING,
     UNKNOWN,
@@ -253,3 +254,16 @@ def test_examples_are_of_a_type_that_their_column_takes():
         assert len(set(map(str, found))) > 1
         assert len(column.array(found)) == 4
     assert columns.example(columns.embedded[0], 0.999) == "no such value"
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "hour"),
+    [("2024-01-01T00:00:00+02:00", None, 22), ("2024-01-01 05:00", None, 5), ("31/1/2024 07:30", "%d/%m/%Y %H:%M", 7)],
+)
+def test_moments_are_read_as_they_are_written_an_offset_in_utc(text, form, hour):
+    assert features.calendar(features.moments(pa.chunked_array([[text, None]]), form))["hour"].tolist() == [hour, -1]
+
+
+def test_a_day_that_no_calendar_has_is_no_moment():
+    with pytest.raises(pa.ArrowInvalid, match="'31/02/2024' is none"):
+        features.moments(pa.chunked_array([["30/01/2024", "31/02/2024"]]), "%d/%m/%Y")

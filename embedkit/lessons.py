@@ -234,7 +234,7 @@ def build(
     # A total variance of 1 also bounds the curvature of the loss, so that one learning rate suits every linear head.
     spread = float(np.sqrt(inputs[train].var(axis=0).sum())) or 1.0
     center = inputs[train].mean(axis=0)
-    vectors = keras.Input((inputs.shape[1],), name="vectors")  # (rows, dimension)
+    vectors = keras.Input((inputs.shape[1],), name="vectors")                                    # (rows, dimension)
     x = keras.layers.Rescaling(1 / spread, (-center / spread).tolist(), name="scaling")(vectors)  # mean 0, total variance 1
     for number, width in enumerate(hidden):
         x = keras.layers.Dense(width, activation="relu", name=f"hidden_{number}")(x)
@@ -242,7 +242,7 @@ def build(
     bias: Any = keras.initializers.Constant(task.bias(prior, len(train)).astype(np.float32).tolist())
     start = "glorot_uniform" if hidden else "zeros"  # the linear problem is convex: start at the prior
     outputs = keras.layers.Dense(task.outputs, kernel_initializer=start, bias_initializer=bias, name="outputs")(x)
-    logits = keras.Model(vectors, outputs, name="logits")  # (rows, classes)
+    logits = keras.Model(vectors, outputs, name="logits")                                        # (rows, classes)
     if task.kind == "number":
         last: Callable[[Any], Any] = keras.layers.Rescaling(task.scale, task.location, name="in_units")
     else:

@@ -38,15 +38,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             at.asked[self.path] += 1
             at.now += 1
             at.most = max(at.most, at.now)
+        self.waiting = True
         try:
             at.answer(self)
         except OSError:
             self.close_connection = True
         finally:
-            with at.lock:
-                at.now -= 1
+            self.answers()
+
+    def answers(self):
+        """Who asked waits no longer: with the answer in hand it may ask for the next before this thread ends."""
+        with self.server.lock:
+            self.server.now -= self.waiting
+            self.waiting = False
 
     def give(self, data, status=200, length=None, **headers):
+        self.answers()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data) if length is None else length))
         for name, value in headers.items():
